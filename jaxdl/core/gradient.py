@@ -1,0 +1,245 @@
+"""gradient_step: the usual Step, a task's gradient and an optimizer's update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxdl.core.keys import step_key
+from jaxdl.core.state import State
+from jaxdl.core.step import Evaluation, Measure, Report, Step, choose
+from jaxdl.core.task import Array, Batch, Context, Hyper, Loss, PyTree, Task
+
+PRECISIONS = ("float32", "bf16")
+
+#: Numbers that the step itself reads, whatever task and optimizer; none is in force unless set.
+STEP_HYPER = ("clip_norm", "clip_value", "l1", "l2")
+
+
+@runtime_checkable
+class TracedOptimizer(Protocol):
+    """An optimizer whose numbers are traced: `jaxdl.optim.adamw(...)` and its like."""
+
+    hyper: Mapping[str, float]
+
+    def build(self, hyper: Mapping[str, Array], step: Array) -> optax.GradientTransformation: ...
+
+    def rate(self, hyper: Mapping[str, Array], step: Array) -> Array: ...
+
+
+def gradient_step(
+    task: Task,
+    optimizer: optax.GradientTransformation | TracedOptimizer,
+    *,
+    precision: str = "float32",
+    metrics: tuple[Any, ...] = (),
+    report_norm: bool = False,
+) -> Step:
+    """The Step of gradient descent: measure is the gradient's sum over examples, apply the optimizer's update.
+
+    Inside apply: divide by the weight, penalties, clip by value, clip by global norm, optimizer. These traced numbers
+    take part when `hyper` has them: `l1` (adds l1 * sign(w)), `l2` (adds l2 * w, the gradient of l2/2 * w**2), both on
+    leaves of two or more dimensions (kernels and embeddings, not biases and scales); `clip_value` (each element into
+    [-v, v]); `clip_norm` (the whole gradient scaled so that its 2-norm is at most the number). The reported loss is the
+    data's mean plus the task's `extra` terms, without penalties.
+
+    Args:
+        task: what to learn.
+        optimizer: `jaxdl.optim.NAME(...)`, whose numbers are traced leaves of `state.hyper`, or a finished optax
+            transformation, which trains as it is. It is given the gradient, the parameters and `value=` the loss.
+        precision: "float32", or "bf16": parameters and floating inputs are cast to bfloat16 for the model, while master
+            weights, loss, weights, metrics and the optimizer stay float32.
+        metrics: metrics of the training batches themselves, summed over an epoch ("train:accuracy"); their states must
+            merge by sums (`reduce == "sum"`).
+        report_norm: adds "gradient_norm", the 2-norm before clipping, to the report.
+
+    Raises:
+        ValueError: an unknown precision; a training metric that does not merge by sums.
+        TypeError: an optimizer that evaluates the loss again (line searches, SAM with `opaque_mode`): named.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r}: choose one of {', '.join(map(repr, PRECISIONS))}")
+    for metric in metrics:
+        if metric.reduce != "sum":
+            raise ValueError(
+                f"metric {metric.name!r} cannot be summed over training batches (it merges by {metric.reduce!r}): "
+                "name it in metrics=, which are computed on the validation data"
+            )
+    if not isinstance(optimizer, TracedOptimizer) and not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            f"optimizer is a {type(optimizer).__name__}: pass jaxdl.optim.adamw(...) or a finished optax "
+            "transformation such as optax.adamw(1e-3)"
+        )
+    traced: TracedOptimizer | None = optimizer if isinstance(optimizer, TracedOptimizer) else None
+    reads: set[str] = set(traced.hyper if traced else ()) | set(STEP_HYPER)
+
+    def transformation(hyper: Mapping[str, Array], step: Array) -> optax.GradientTransformationExtraArgs:
+        tx = traced.build(hyper, step) if traced else optimizer
+        return optax.with_extra_args_support(tx)
+
+    def context(state: State, batch: Batch, train: bool) -> Context:
+        def key(name: str) -> jax.Array:
+            return step_key(state.seed, name, state.step, batch.get("part"))
+
+        return Context(train, key, state.step, Hyper(state.hyper, reads), batch["weight"])
+
+    def objective(params: PyTree, state: State, batch: Batch, train: bool) -> tuple[Array, tuple[Array, Array, Loss]]:
+        inputs = {name: value for name, value in batch.items() if name not in ("weight", "part")}
+        if precision == "bf16":
+            params, inputs = _cast(params), _cast(inputs)
+        loss = task.loss({"params": params, **state.model_state}, inputs, context(state, batch, train))
+        check_loss(loss, batch)
+        rows = batch["weight"].reshape(batch["weight"].shape + (1,) * (loss.weight.ndim - 1))
+        weights = loss.weight.astype(jnp.float32) * jnp.broadcast_to(rows, loss.weight.shape)
+        value = jnp.where(weights > 0, loss.value.astype(jnp.float32) * weights, 0.0)
+        weight = weights.sum()
+        total = value.sum()
+        for term in loss.extra.values():
+            total = total + term.astype(jnp.float32) * weight
+        return total, (weight, weights, loss)
+
+    def init(seed: Array, batch: Batch, hyper: Mapping[str, Array]) -> State:
+        inputs = {name: value for name, value in batch.items() if name not in ("weight", "part")}
+        variables = dict(task.init(step_key(seed, "init", jnp.int32(0)), inputs))
+        params = variables.pop("params")
+        return State(
+            step=jnp.int32(0),
+            params=params,
+            model_state=variables,
+            opt_state=transformation(hyper, jnp.int32(0)).init(params),
+            hyper=dict(hyper),
+            seed=jnp.uint32(seed),
+            feed=(),
+            extra={},
+        )
+
+    def measure(state: State, batch: Batch) -> Measure:
+        (total, (weight, weights, loss)), gradient = jax.value_and_grad(objective, has_aux=True)(
+            state.params, state, batch, True
+        )
+        new_state = {name: state.model_state[name] for name in state.model_state}
+        for name, value in loss.model_state.items():
+            old = state.model_state.get(name)
+            new_state[name] = value if old is None else jax.tree.map(lambda n, o: n.astype(o.dtype), value, old)
+        rows = new_state.pop("carry", ())
+        preds, target = preds_and_target(loss.outputs, batch)
+        states = {
+            m.name: m.update(m.init(), preds=_float32(preds), target=target, weight=weights) for m in metrics
+        }
+        sums = {"gradient": gradient, "loss": total, "metrics": states}
+        return Measure(total=sums, weight=weight, means=new_state, rows=rows)
+
+    def apply(state: State, measured: Measure) -> tuple[State, Report]:
+        some = measured.weight > 0
+        scale = 1.0 / jnp.where(some, measured.weight, 1.0)
+        gradient = jax.tree.map(lambda g: g * scale.astype(g.dtype), measured.total["gradient"])
+        loss = measured.total["loss"] * scale
+        scalars = {"loss": loss, "weight": measured.weight}
+        gradient, norm = regularise(gradient, state.params, state.hyper, report_norm)
+        if report_norm:
+            scalars["gradient_norm"] = norm
+        tx = transformation(state.hyper, state.step)
+        try:
+            updates, opt_state = tx.update(gradient, state.opt_state, state.params, value=loss)
+        except TypeError as error:
+            if "value_fn" in str(error) or "grad_fn" in str(error):
+                raise TypeError(
+                    f"{str(error).split('.')[0]} evaluates the loss again inside its update, which a step measured in "
+                    "parts and on many devices cannot: use jaxdl.lbfgs_step(task) for L-BFGS, or an optimizer that "
+                    "needs the gradient only"
+                ) from error
+            raise
+        params = optax.apply_updates(state.params, updates)
+        model_state = dict(measured.means)
+        if not isinstance(measured.rows, tuple):
+            model_state["carry"] = measured.rows
+        new = (params, model_state, opt_state)
+        params, model_state, opt_state = choose(some, new, (state.params, state.model_state, state.opt_state))
+        state = state.replace(params=params, model_state=model_state, opt_state=opt_state)
+        return state, Report(scalars, dict(measured.total["metrics"]))
+
+    def evaluate(state: State, batch: Batch) -> Evaluation:
+        total, (weight, weights, loss) = objective(state.params, state, batch, False)
+        preds, target = preds_and_target(loss.outputs, batch)
+        return Evaluation(total, weight, _float32(preds), target, weights)
+
+    def predict(state: State, batch: Batch) -> PyTree:
+        inputs = {name: value for name, value in batch.items() if name not in ("weight", "part")}
+        params = state.params
+        if precision == "bf16":
+            params, inputs = _cast(params), _cast(inputs)
+        return _float32(task.predict({"params": params, **state.model_state}, inputs))
+
+    return Step(
+        init=init,
+        measure=measure,
+        apply=apply,
+        evaluate=evaluate,
+        predict=predict,
+        metrics=tuple(task.metrics),
+        hyper=dict(traced.hyper) if traced else {},
+        reads=reads,
+        whole_batch=task.whole_batch,
+        rate=traced.rate if traced else None,
+    )
+
+
+def regularise(
+    gradient: PyTree, params: PyTree, hyper: Mapping[str, Array], want_norm: bool
+) -> tuple[PyTree, Array | None]:
+    """Penalties, then clipping, for the numbers that `hyper` has; and the norm before clipping when it is known."""
+    for name, slope in (("l1", jnp.sign), ("l2", lambda w: w)):
+        if name in hyper:
+            factor = hyper[name]
+            gradient = jax.tree.map(
+                lambda g, w: g + (factor * slope(w)).astype(g.dtype) if w.ndim > 1 else g,  # noqa: B023
+                gradient,
+                params,
+            )
+    norm = optax.global_norm(gradient) if want_norm or "clip_norm" in hyper else None
+    if "clip_value" in hyper:
+        limit = hyper["clip_value"]
+        gradient = jax.tree.map(lambda g: jnp.clip(g, -limit, limit), gradient)
+    if "clip_norm" in hyper:
+        length = optax.global_norm(gradient) if "clip_value" in hyper else norm
+        factor = jnp.minimum(1.0, hyper["clip_norm"] / jnp.maximum(length, 1e-30))
+        gradient = jax.tree.map(lambda g: g * factor.astype(g.dtype), gradient)
+    return gradient, norm
+
+
+def preds_and_target(outputs: PyTree, batch: Batch) -> tuple[PyTree, PyTree]:
+    """What metrics compare: a mapping with "preds" and "target" says so itself, else the target is `batch["y"]`."""
+    if isinstance(outputs, Mapping) and {"preds", "target"} <= set(outputs):
+        return outputs["preds"], outputs["target"]
+    return outputs, batch.get("y")
+
+
+def check_loss(loss: Loss, batch: Batch) -> None:
+    """Refuse, at trace time, a loss that is no weighted sum over the batch's examples."""
+    rows = batch["weight"].shape[0]
+    if loss.value.ndim == 0 or loss.value.shape[0] != rows:
+        raise ValueError(
+            f"the task's loss has value of shape {list(loss.value.shape)} for a batch of {rows} examples: "
+            "return one number per example, [batch, ...], not their mean"
+        )
+    if loss.weight.shape != loss.value.shape:
+        raise ValueError(
+            f"the task's loss has weight of shape {list(loss.weight.shape)} beside value of shape "
+            f"{list(loss.value.shape)}: both must have the same shape (jnp.ones_like(value) when all count alike)"
+        )
+
+
+def _cast(tree: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda x: x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
+def _float32(tree: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )

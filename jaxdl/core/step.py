@@ -1,0 +1,120 @@
+"""How to learn: a Step has two halves, `measure` (a weighted sum over examples) and `apply` (a decision from the sum).
+
+Sums add over microbatches, devices, processes, folds and streams, in any split, with the same answer (the summation form
+of Chu et al., "Map-Reduce for Machine Learning on Multicore", 2006). Gradients are one such sum; the counts of k-means,
+the expected counts of LDA and a covariance are others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdl.core.state import State
+from jaxdl.core.task import Array, Batch, PyTree
+
+
+class Measure(NamedTuple):
+    """What one batch, or any part of one, has to say.
+
+    Attributes:
+        total: added between parts: gradient sums, loss sums, counts.
+        weight: [] float32, added: what the totals are divided by.
+        means: averaged between parts by weight (batch statistics). Integer leaves take the larger one.
+        rows: concatenated between parts along the first axis (recurrent carries).
+    """
+
+    total: PyTree
+    weight: Array
+    means: PyTree = ()
+    rows: PyTree = ()
+
+
+class Report(NamedTuple):
+    """What the host may see of one update.
+
+    Attributes:
+        scalars: name -> [] float32; always "loss" (a mean) and "weight" (what it was a mean over).
+        sums: name -> pytree that adds over updates: states of training metrics.
+    """
+
+    scalars: dict[str, Array]
+    sums: dict[str, PyTree]
+
+
+class Evaluation(NamedTuple):
+    """One batch looked at without learning.
+
+    Attributes:
+        loss: [] float32, sum of value * weight.
+        weight: [] float32, sum of the weights.
+        preds: what metrics read.
+        target: what they compare with.
+        weights: [batch, ...] float32, per example, token or pixel.
+    """
+
+    loss: Array
+    weight: Array
+    preds: PyTree
+    target: PyTree
+    weights: Array
+
+
+class Step(NamedTuple):
+    """How to learn.
+
+    Attributes:
+        init: (seed [] uint32, first batch, hyper) -> State.
+        measure: (state, batch) -> Measure. Additive: the measures of any split of a batch add up to the batch's.
+        apply: (state, measure) -> (state, report). Divides by weight, then decides; weight 0 changes nothing.
+            It leaves `state.step` alone: whoever draws batches counts them.
+        evaluate: (state, batch) -> Evaluation, or None for a step that has no loss to evaluate.
+        predict: (state, batch) -> outputs, or None.
+        metrics: the metrics that an evaluation computes when the caller names none.
+        hyper: name -> default of every traced number that the step reads whatever the task.
+        reads: names that task and step have asked for so far; it is complete after the first trace.
+        whole_batch: True when a batch must not be split.
+        rate: (hyper, step) -> learning rate, or None where there is none to show.
+    """
+
+    init: Callable[[Array, Batch, Mapping[str, Array]], State]
+    measure: Callable[[State, Batch], Measure]
+    apply: Callable[[State, Measure], tuple[State, Report]]
+    evaluate: Callable[[State, Batch], Evaluation] | None = None
+    predict: Callable[[State, Batch], PyTree] | None = None
+    metrics: tuple[Any, ...] = ()
+    hyper: Mapping[str, float] = {}
+    reads: frozenset[str] | set[str] = frozenset()
+    whole_batch: bool = False
+    rate: Callable[[Mapping[str, Array], Array], Array] | None = None
+
+
+def add(a: Measure, b: Measure) -> Measure:
+    """The measure of two disjoint sets of examples together."""
+    weight = a.weight + b.weight
+    share = b.weight / jnp.where(weight > 0, weight, 1)
+
+    def mean(x: Array, y: Array) -> Array:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return jnp.maximum(x, y)
+        return x + (y - x) * share.astype(x.dtype)
+
+    return Measure(
+        total=jax.tree.map(jnp.add, a.total, b.total),
+        weight=weight,
+        means=jax.tree.map(mean, a.means, b.means),
+        rows=jax.tree.map(lambda x, y: jnp.concatenate([x, y]), a.rows, b.rows),
+    )
+
+
+def zeros(measure: PyTree) -> Measure:
+    """The measure of no examples, shaped like another (arrays or ShapeDtypeStructs)."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), measure)
+
+
+def choose(condition: Array, new: PyTree, old: PyTree) -> PyTree:
+    """`new` where the scalar condition holds, else `old`, leaf by leaf (trees of the same structure)."""
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)

@@ -1,0 +1,138 @@
+"""Transformations: each takes a Step and returns one. `accumulate` acts on measure; `guard` and `average` on apply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from jaxdl.core.cost import cost_of, slow_in_loops
+from jaxdl.core.state import State
+from jaxdl.core.step import Array, Evaluation, Measure, Report, Step, add, choose
+from jaxdl.core.task import Batch, PyTree
+
+
+def accumulate(step: Step, parts: int) -> Step:
+    """Measure a batch in `parts` microbatches, one after the other: the same sum with a part of the memory.
+
+    The batch is padded with weight 0 to a multiple of `parts`. Exact for tasks whose examples do not depend on each
+    other; batch norm normalises per part, and dropout draws anew in each part (`batch["part"]` numbers them).
+    Convolutions on a CPU are unrolled, since they are about 4 times slower inside a compiled loop there; all else is
+    one scan.
+
+    Raises:
+        ValueError: parts < 1; a step whose examples must stay together (`whole_batch`).
+    """
+    if parts < 1:
+        raise ValueError(f"accumulate={parts}: the number of microbatches must be at least 1")
+    if parts == 1:
+        return step
+    if step.whole_batch:
+        raise ValueError(
+            f"accumulate={parts} would split a batch whose examples depend on each other (whole_batch=True): "
+            "use accumulate=1 and a smaller batch_size"
+        )
+
+    def split(batch: Batch) -> dict[str, Array]:
+        numbers = jnp.int32(batch.get("part", 0)) * jnp.int32(parts) + jnp.arange(parts, dtype=jnp.int32)
+        rows = batch["weight"].shape[0]
+        surplus = -rows % parts
+
+        def cut(x: Array) -> Array:
+            # Padding repeats row 0, which is real content, so that no arithmetic meets values that never occur.
+            if surplus:
+                x = jnp.concatenate([x, jnp.broadcast_to(x[:1], (surplus, *x.shape[1:]))])
+            return x.reshape(parts, (rows + surplus) // parts, *x.shape[1:])
+
+        cuts = {name: cut(value) for name, value in batch.items() if name != "part"}
+        if surplus:
+            live = (jnp.arange(rows + surplus) < rows).astype(jnp.float32)
+            cuts["weight"] = cuts["weight"] * live.reshape(parts, -1)
+        return cuts | {"part": numbers}
+
+    def measure(state: State, batch: Batch) -> Measure:
+        batches = split(batch)
+        measure_part = jax.jit(step.measure)
+        first = measure_part(state, {name: value[0] for name, value in batches.items()})
+        rest = {name: value[1:] for name, value in batches.items()}
+        if isinstance(first.rows, tuple) and not slow_in_loops(
+            cost_of(jax.make_jaxpr(measure_part)(state, {name: value[0] for name, value in batches.items()}))
+        ):
+            return jax.lax.scan(lambda sums, part: (add(sums, measure_part(state, part)), None), first, rest)[0]
+        for number in range(parts - 1):
+            first = add(first, measure_part(state, {name: value[number] for name, value in rest.items()}))
+        return first
+
+    return step._replace(measure=measure)
+
+
+def guard(step: Step) -> Step:
+    """Skip updates whose measure is not finite, and count them.
+
+    A skipped batch leaves parameters, optimizer and batch statistics as they were; `state.extra["guard"]` is the count,
+    [] int32, and each report has "skipped", 0 or 1. A skipped report has weight 0, so that it does not enter the
+    epoch's mean loss.
+    """
+
+    def init(seed: Array, batch: Batch, hyper: Mapping[str, Array]) -> State:
+        state = step.init(seed, batch, hyper)
+        return state.replace(extra=state.extra | {"guard": jnp.int32(0)})
+
+    def apply(state: State, measured: Measure) -> tuple[State, Report]:
+        leaves = [x for x in jax.tree.leaves(measured) if jnp.issubdtype(x.dtype, jnp.floating)]
+        finite = jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
+        # The sums are cleaned before they are used: a select after the update would still let NaN into an average.
+        clean = choose(finite, measured, jax.tree.map(jnp.zeros_like, measured))
+        new, report = step.apply(state, clean)
+        skipped = jnp.where(finite, 0, 1).astype(jnp.int32)
+        old = state.extra["guard"]
+        new = choose(finite, new.replace(extra=new.extra | {"guard": old}), state)
+        scalars = report.scalars | {"skipped": skipped.astype(jnp.float32)}
+        return new.replace(extra=new.extra | {"guard": old + skipped}), Report(scalars, report.sums)
+
+    return step._replace(init=init, apply=apply)
+
+
+def average(step: Step, decay: float = 0.999) -> Step:
+    """Keep an exponential moving average of the parameters, used by evaluate and predict; both copies are saved.
+
+    average <- average + (1 - d) * (params - average) after each update, float32, with
+    d = min(decay, (1 + t) / (10 + t)) at update t, so that a short run is not held at its first parameters. It stands
+    in `state.extra["average"]`.
+
+    Raises:
+        ValueError: decay outside [0, 1).
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"average={decay}: the decay must be in [0, 1), for example 0.999")
+
+    def init(seed: Array, batch: Batch, hyper: Mapping[str, Array]) -> State:
+        state = step.init(seed, batch, hyper)
+        copy = jax.tree.map(jnp.copy, state.params)
+        return state.replace(extra=state.extra | {"average": copy})
+
+    def apply(state: State, measured: Measure) -> tuple[State, Report]:
+        new, report = step.apply(state, measured)
+        t = state.step.astype(jnp.float32)
+        share = jnp.where(measured.weight > 0, 1 - jnp.minimum(decay, (1 + t) / (10 + t)), 0.0)
+        moved = jax.tree.map(lambda a, p: a + (p - a) * share.astype(a.dtype), state.extra["average"], new.params)
+        return new.replace(extra=new.extra | {"average": moved}), report
+
+    def averaged(state: State) -> State:
+        return state.replace(params=state.extra["average"])
+
+    def evaluate(state: State, batch: Batch) -> Evaluation:
+        assert step.evaluate is not None
+        return step.evaluate(averaged(state), batch)
+
+    def predict(state: State, batch: Batch) -> PyTree:
+        assert step.predict is not None
+        return step.predict(averaged(state), batch)
+
+    return step._replace(
+        init=init,
+        apply=apply,
+        evaluate=evaluate if step.evaluate else None,
+        predict=predict if step.predict else None,
+    )
