@@ -1,0 +1,107 @@
+"""Accuracy: the share of examples whose predicted class is the true one, or among the k best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxdl.metrics import sums
+from jaxdl.metrics.inputs import as_array, as_ids, as_weight, same_shape
+from jaxdl.metrics.metric import Reduce
+
+_CORRECT, _COUNTED, _INVALID = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """sum(weight * hit) / sum(weight), where hit is 1 if the true class is among the `top_k` highest scores.
+
+    preds: scores or logits float [..., classes] (the highest wins; among equal scores the lowest class id, as argmax),
+    or class ids int [...]. target: class ids int [...]. A score that is NaN makes the result NaN; a target outside the
+    classes (such as -1) is left out and counted in `invalid`. NaN when nothing was counted.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxdl.metrics import Accuracy
+    >>> metric = Accuracy()
+    >>> scores = jnp.array([[2.0, 1.0], [0.0, 3.0], [4.0, 0.0], [5.0, 1.0]])
+    >>> float(metric.compute(metric.update(metric.init(), preds=scores, target=jnp.array([0, 1, 1, 0]))))
+    0.75
+    """
+
+    top_k: int = 1
+    name: str = ""
+    reduce: ClassVar[Reduce] = "sum"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 1:
+            raise ValueError(f"Accuracy: top_k must be a positive integer; it is {self.top_k!r}")
+        if not self.name:
+            object.__setattr__(self, "name", "accuracy" if self.top_k == 1 else f"top_{self.top_k}_accuracy")
+
+    def init(self, batch_shape: tuple[int, ...] = ()) -> sums.Sums:
+        """The empty state: three sums, of the weight that is right, that counts, and that is out of range."""
+        return sums.zeros((*batch_shape, 3))
+
+    def update(
+        self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None
+    ) -> sums.Sums:
+        """Adds a batch: preds [..., classes] or int [...], target int [...]."""
+        target = as_ids(target, f"{self.name}: target")
+        hit, valid = self._hits(as_array(preds, f"{self.name}: preds"), target)
+        weight = as_weight(target.shape, weight, mask, self.name)
+        ones = jnp.ones(target.shape, jnp.float32) if weight is None else weight
+        none = jnp.zeros_like(ones)
+        counted = jnp.where(valid, ones, none)
+        right = jnp.where(counted == 0, none, hit * counted)
+        parts = jnp.stack([right.reshape(-1), counted.reshape(-1), jnp.where(valid, none, ones).reshape(-1)])
+        return sums.add(state, sums.total(parts))
+
+    def _hits(self, preds: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(1.0 hit, 0.0 miss or NaN; target in range), both of target's shape."""
+        if preds.ndim == target.ndim + 1 and preds.shape[:-1] == target.shape:
+            classes = preds.shape[-1]
+            if classes < max(2, self.top_k):
+                raise ValueError(
+                    f"{self.name}: preds of shape {preds.shape} hold scores for {classes} classes; "
+                    f"at least {max(2, self.top_k)} are needed"
+                    + (". For one logit per example give ids: preds[..., 0] > 0" if classes == 1 else "")
+                )
+            valid = (target >= 0) & (target < classes)
+            if self.top_k == 1:
+                hit = (jnp.argmax(preds, axis=-1).astype(jnp.int32) == target).astype(jnp.float32)
+            else:
+                safe = jnp.where(valid, target, jnp.zeros_like(target))[..., None]
+                own = jnp.take_along_axis(preds, safe, axis=-1)
+                earlier = jnp.broadcast_to(jnp.arange(classes, dtype=jnp.int32), preds.shape) < safe
+                before = (preds > own) | ((preds == own) & earlier)
+                hit = (jnp.sum(before, axis=-1, dtype=jnp.int32) < self.top_k).astype(jnp.float32)
+            if jnp.issubdtype(preds.dtype, jnp.floating):
+                hit = jnp.where(jnp.any(jnp.isnan(preds), axis=-1), jnp.full_like(hit, jnp.nan), hit)
+            return hit, valid
+        if self.top_k != 1:
+            raise ValueError(
+                f"{self.name}: top_k={self.top_k} needs scores [..., classes]; preds have shape {preds.shape} "
+                f"and target {target.shape}"
+            )
+        if preds.ndim != target.ndim:
+            raise ValueError(
+                f"{self.name}: preds have shape {preds.shape} and target {target.shape}; give scores "
+                f"{(*target.shape, 'classes')} or class ids {target.shape}"
+            )
+        same_shape(preds, target, self.name)
+        return (as_ids(preds, f"{self.name}: preds") == target).astype(jnp.float32), target >= 0
+
+    def merge(self, a: sums.Sums, b: sums.Sums) -> sums.Sums:
+        """Both in one."""
+        return sums.add(a, b)
+
+    def compute(self, state: sums.Sums) -> jax.Array:
+        """The accuracy, float32 [] in [0, 1]."""
+        return sums.ratio(sums.pick(state, _CORRECT), sums.pick(state, _COUNTED))
+
+    def invalid(self, state: sums.Sums) -> jax.Array:
+        """The weight of examples whose target was no class, float32 []."""
+        return sums.value(sums.pick(state, _INVALID))
