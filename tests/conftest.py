@@ -1,4 +1,4 @@
-"""What every test runs under: the CPU unless told otherwise, strict dtypes and ranks, one compile cache, real data if any."""
+"""What every test runs under: the CPU by default, strict dtypes and ranks, one compile cache, real data where there is any."""
 
 from __future__ import annotations
 
