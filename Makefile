@@ -32,7 +32,7 @@ OR_NONE := || [ $$? -eq 5 ]
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# //p;/^$$/q' Makefile
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
 
 demo: $(VENV)/.demo-$(VERSION)
 	$(RUN) experiments/digits_convnet.py $(DEMO_ARGS)

@@ -1,4 +1,4 @@
-"""What every test runs under: the CPU by default, strict dtypes and ranks, one compile cache, real data where there is any."""
+"""What every test runs under: the CPU by default, strict dtypes and ranks, one compile cache, real data if present."""
 
 from __future__ import annotations
 
