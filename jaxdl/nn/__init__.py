@@ -1,0 +1,22 @@
+"""The parts that models are built from: layers, activations, losses, keys for initial weights."""
+
+from __future__ import annotations
+
+from jaxdl.nn.activations import activation, list_activations
+from jaxdl.nn.layers import BatchNorm, Dropout, max_pool
+from jaxdl.nn.light_keys import light_key
+from jaxdl.nn.losses import absolute_error, huber, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
+
+__all__ = [
+    "BatchNorm",
+    "Dropout",
+    "absolute_error",
+    "activation",
+    "huber",
+    "light_key",
+    "list_activations",
+    "max_pool",
+    "sigmoid_cross_entropy",
+    "softmax_cross_entropy",
+    "squared_error",
+]
