@@ -1,0 +1,48 @@
+"""Data: files to columns, columns to batches. The names below are the whole of it; each is imported when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    # columns of examples
+    "Dataset": "dataset",
+    "as_dataset": "dataset",
+    # small real sets that ship in the package
+    "load": "load",
+    "describe": "load",
+    "available": "load",
+    # batch t as a function of (seed, t)
+    "Order": "order",
+    # how batches reach the program
+    "Feed": "feeds",
+    "Resident": "feeds",
+    "Streamed": "feeds",
+    "make_feed": "feeds",
+}
+__all__ = sorted(_HOME)
+
+if TYPE_CHECKING:
+    from jaxdl.data.dataset import Dataset as Dataset
+    from jaxdl.data.dataset import as_dataset as as_dataset
+    from jaxdl.data.feeds import Feed as Feed
+    from jaxdl.data.feeds import Resident as Resident
+    from jaxdl.data.feeds import Streamed as Streamed
+    from jaxdl.data.feeds import make_feed as make_feed
+    from jaxdl.data.load import available as available
+    from jaxdl.data.load import describe as describe
+    from jaxdl.data.load import load as load
+    from jaxdl.data.order import Order as Order
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'jaxdl.data' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(f"jaxdl.data.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
