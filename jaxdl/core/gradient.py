@@ -24,7 +24,11 @@ STEP_HYPER = ("clip_norm", "clip_value", "l1", "l2")
 class TracedOptimizer(Protocol):
     """An optimizer whose numbers are traced: `jaxdl.optim.adamw(...)` and its like."""
 
-    hyper: Mapping[str, float]
+    @property
+    def hyper(self) -> Mapping[str, float]: ...
+
+    @property
+    def reads(self) -> frozenset[str]: ...
 
     def build(self, hyper: Mapping[str, Array], step: Array) -> optax.GradientTransformation: ...
 
@@ -75,7 +79,7 @@ def gradient_step(
             "transformation such as optax.adamw(1e-3)"
         )
     traced: TracedOptimizer | None = optimizer if isinstance(optimizer, TracedOptimizer) else None
-    reads: set[str] = set(traced.hyper if traced else ()) | set(STEP_HYPER)
+    reads: set[str] = set(traced.reads if traced else ()) | set(STEP_HYPER)
 
     def transformation(hyper: Mapping[str, Array], step: Array) -> optax.GradientTransformationExtraArgs:
         tx = traced.build(hyper, step) if traced else optimizer
@@ -125,7 +129,7 @@ def gradient_step(
         for name, value in loss.model_state.items():
             old = state.model_state.get(name)
             new_state[name] = value if old is None else jax.tree.map(lambda n, o: n.astype(o.dtype), value, old)
-        rows = new_state.pop("carry", ())
+        rows = {"carry": new_state.pop("carry")} if "carry" in new_state else {}
         preds, target = preds_and_target(loss.outputs, batch)
         states = {
             m.name: m.update(m.init(), preds=_float32(preds), target=target, weight=weights) for m in metrics
@@ -144,7 +148,9 @@ def gradient_step(
             scalars["gradient_norm"] = norm
         tx = transformation(state.hyper, state.step)
         try:
-            updates, opt_state = tx.update(gradient, state.opt_state, state.params, value=loss)
+            # optax mixes dtypes (0.9 ** count); a user's strict promotion is not meant for it.
+            with jax.numpy_dtype_promotion("standard"):
+                updates, opt_state = tx.update(gradient, state.opt_state, state.params, value=loss)
         except TypeError as error:
             if "value_fn" in str(error) or "grad_fn" in str(error):
                 raise TypeError(
@@ -154,10 +160,7 @@ def gradient_step(
                 ) from error
             raise
         params = optax.apply_updates(state.params, updates)
-        model_state = dict(measured.means)
-        if not isinstance(measured.rows, tuple):
-            model_state["carry"] = measured.rows
-        new = (params, model_state, opt_state)
+        new = (params, dict(measured.means) | dict(measured.rows), opt_state)
         params, model_state, opt_state = choose(some, new, (state.params, state.model_state, state.opt_state))
         state = state.replace(params=params, model_state=model_state, opt_state=opt_state)
         return state, Report(scalars, dict(measured.total["metrics"]))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxdl.core.cost import cost_of, slow_in_loops
 from jaxdl.core.state import State
-from jaxdl.core.step import Array, Evaluation, Measure, Report, Step, add, choose
+from jaxdl.core.step import Array, Evaluation, Measure, Report, Step, add, choose, zeros
 from jaxdl.core.task import Batch, PyTree
 
 
@@ -53,16 +53,16 @@ def accumulate(step: Step, parts: int) -> Step:
 
     def measure(state: State, batch: Batch) -> Measure:
         batches = split(batch)
+        part = {name: value[0] for name, value in batches.items()}
         measure_part = jax.jit(step.measure)
-        first = measure_part(state, {name: value[0] for name, value in batches.items()})
-        rest = {name: value[1:] for name, value in batches.items()}
-        if isinstance(first.rows, tuple) and not slow_in_loops(
-            cost_of(jax.make_jaxpr(measure_part)(state, {name: value[0] for name, value in batches.items()}))
-        ):
-            return jax.lax.scan(lambda sums, part: (add(sums, measure_part(state, part)), None), first, rest)[0]
-        for number in range(parts - 1):
-            first = add(first, measure_part(state, {name: value[number] for name, value in rest.items()}))
-        return first
+        traced = measure_part.trace(state, part)
+        if not traced.out_info.rows and not slow_in_loops(cost_of(traced.jaxpr)):
+            start = zeros(traced.out_info)
+            return jax.lax.scan(lambda sums, part: (add(sums, measure_part(state, part)), None), start, batches)[0]
+        total = measure_part(state, part)
+        for number in range(1, parts):
+            total = add(total, measure_part(state, {name: value[number] for name, value in batches.items()}))
+        return total
 
     return step._replace(measure=measure)
 

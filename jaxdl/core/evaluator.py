@@ -1,0 +1,193 @@
+"""Evaluation and prediction: the same step without the update, compiled; every example counts exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.core import compile_cache
+from jaxdl.core.cost import cost_of, slow_in_loops
+from jaxdl.core.plan import choose_plan
+from jaxdl.core.program import Feed
+from jaxdl.core.state import State
+from jaxdl.core.step import Array, Step
+from jaxdl.core.task import PyTree
+from jaxdl.parallel import Layout
+
+#: Outputs of a block of predictions wait on the device; more than this is not kept at once.
+OUTPUT_BYTES = 64 * 2**20
+
+
+class _Blocks:
+    """A feed in order, in blocks of `length` steps; the last one is filled up with steps that do not count."""
+
+    def __init__(self, feed: Feed, layout: Layout, length: int):
+        self.feed, self.layout, self.length = feed, layout, length
+
+    def __iter__(self) -> Iterator[tuple[PyTree, Array]]:
+        for start in range(0, self.feed.steps_per_epoch, self.length):
+            count = min(self.length, self.feed.steps_per_epoch - start)
+            block = self.feed.block(0, start, count)
+            if count < self.length:
+                spare = self.length - count
+                block = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], spare, 0)]), block)  # noqa: B023
+            live = (np.arange(self.length) < count).astype(np.float32)
+            yield self.layout.put((block, live))
+
+    def __len__(self) -> int:
+        return -(-self.feed.steps_per_epoch // self.length)
+
+
+def _item(feed: Feed) -> tuple[PyTree, int]:
+    """Shapes of one row of a block, and its bytes."""
+    item = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), feed.block(0, 0, 1))
+    return item, sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(item))
+
+
+class Evaluator:
+    """A step's loss and metrics over a whole feed, as many blocks as it takes and one download.
+
+    Args:
+        step: what is evaluated.
+        feed: the data, unshuffled; padding rows have weight 0.
+        metrics: records with `name`, `init`, `update` and `compute`.
+        layout: where arrays live.
+        state: a State or its shapes; evaluation is compiled for it.
+
+    Raises:
+        ValueError: a step without `evaluate`; two metrics of one name.
+    """
+
+    def __init__(self, step: Step, feed: Feed, metrics: tuple[Any, ...], layout: Layout, state: PyTree):
+        if step.evaluate is None:
+            raise ValueError("this step has no evaluate function: it can be trained, but not validated")
+        names = [metric.name for metric in metrics]
+        if len(set(names)) < len(names) or "loss" in names:
+            raise ValueError(f"metrics need different names, none of them 'loss'; these are {names}")
+        compile_cache.enable()
+        self.step, self.metrics, self._feed = step, metrics, feed
+        self._data = layout.put(feed.data)
+        self._one = jax.jit(self._evaluate_one)
+        item, item_bytes = _item(feed)
+        cost = cost_of(
+            self._one.trace(
+                jax.eval_shape(self._start), state, self._data, item, jax.ShapeDtypeStruct((), np.float32)
+            ).jaxpr
+        )
+        self._loop = slow_in_loops(cost)
+        plan = choose_plan(cost, feed.steps_per_epoch, item_bytes)
+        self._blocks = _Blocks(feed, layout, 1 if self._loop else plan.steps_per_dispatch)
+        self._programs: dict[Any, Any] = {}
+
+    def _start(self) -> dict[str, PyTree]:
+        return {metric.name: metric.init() for metric in self.metrics}
+
+    def _evaluate_one(
+        self, sums: dict[str, PyTree], state: State, data: PyTree, item: PyTree, live: Array
+    ) -> tuple[dict[str, PyTree], Array]:
+        batch = dict(self._feed.take(data, item))
+        batch["weight"] = batch["weight"] * live
+        assert self.step.evaluate is not None
+        seen = self.step.evaluate(state, batch)
+        new = {
+            metric.name: metric.update(sums[metric.name], preds=seen.preds, target=seen.target, weight=seen.weights)
+            for metric in self.metrics
+        }
+        return new, jnp.stack([seen.loss, seen.weight])
+
+    def _block(
+        self, sums: Any, state: State, data: PyTree, block: PyTree, live: Array, first: bool, last: bool
+    ) -> tuple[Any, Array]:
+        sums = self._start() if first else sums
+        if self._loop:
+            item = jax.tree.map(lambda x: x[0], block)
+            sums, row = self._one(sums, state, data, item, live[0])
+            rows = row[None]
+        else:
+            sums, rows = jax.lax.scan(lambda s, x: self._one(s, state, data, *x), sums, (block, live))
+        return ({m.name: m.compute(sums[m.name]) for m in self.metrics} if last else sums), rows
+
+    def __call__(self, state: State) -> dict[str, Any]:
+        """{"loss": mean, "accuracy": ...}: floats, and NumPy arrays for metrics that are no single number.
+
+        A metric whose `compute` returns a mapping gives one entry a key, "name/key".
+        """
+        sums: Any = None
+        losses = []
+        for number, (block, live) in enumerate(self._blocks):
+            first, last = number == 0, number == len(self._blocks) - 1
+            if (first, last) not in self._programs:
+                program = jax.jit(partial(self._block, first=first, last=last))
+                self._programs[first, last] = program.lower(sums, state, self._data, block, live).compile()
+            sums, rows = self._programs[first, last](sums, state, self._data, block, live)
+            losses.append(rows)
+        values, losses = jax.device_get((sums, losses))
+        loss, weight = np.concatenate(losses).astype(np.float64).sum(0)
+        result: dict[str, Any] = {"loss": float(loss / weight) if weight > 0 else float("nan")}
+        for name, value in values.items():
+            parts = {f"{name}/{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+            for key, part in parts.items():
+                result[key] = float(part) if np.ndim(part) == 0 else np.asarray(part)
+        return result
+
+
+class Predictor:
+    """A step's outputs for every example of a feed, in its order.
+
+    Args:
+        step, feed, layout, state: as in `Evaluator`.
+
+    Raises:
+        ValueError: a step without `predict`.
+    """
+
+    def __init__(self, step: Step, feed: Feed, layout: Layout, state: PyTree):
+        if step.predict is None:
+            raise ValueError("this step has no predict function")
+        compile_cache.enable()
+        self.step, self._feed = step, feed
+        self._data = layout.put(feed.data)
+        self._one = jax.jit(self._predict_one)
+        item, item_bytes = _item(feed)
+        traced = self._one.trace(state, self._data, item)
+        cost = cost_of(traced.jaxpr)
+        self._loop = slow_in_loops(cost)
+        out_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(traced.out_info))
+        plan = choose_plan(cost, feed.steps_per_epoch, item_bytes)
+        length = min(plan.steps_per_dispatch, max(1, OUTPUT_BYTES // max(out_bytes, 1)))
+        self._blocks = _Blocks(feed, layout, 1 if self._loop else length)
+        self._program: Any = None
+
+    def _predict_one(self, state: State, data: PyTree, item: PyTree) -> PyTree:
+        assert self.step.predict is not None
+        return self.step.predict(state, dict(self._feed.take(data, item)))
+
+    def _block(self, state: State, data: PyTree, block: PyTree) -> PyTree:
+        if self._loop:
+            out = self._one(state, data, jax.tree.map(lambda x: x[0], block))
+            return jax.tree.map(lambda x: x[None], out)
+        return jax.lax.map(lambda item: self._one(state, data, item), block)
+
+    def __call__(self, state: State) -> PyTree:
+        """NumPy arrays [examples, ...], in the structure that the task's predict returns."""
+        parts: list[PyTree] = []
+        waiting: PyTree = None
+        for block, _ in self._blocks:
+            if self._program is None:
+                self._program = jax.jit(self._block).lower(state, self._data, block).compile()
+            outputs = self._program(state, self._data, block)
+            if waiting is not None:
+                parts.append(jax.device_get(waiting))
+            waiting = outputs
+        parts.append(jax.device_get(waiting))
+
+        def join(*xs: np.ndarray) -> np.ndarray:
+            whole = np.concatenate(xs)
+            return whole.reshape(-1, *whole.shape[2:])[: self._feed.examples]
+
+        return jax.tree.map(join, *parts)

@@ -1,0 +1,315 @@
+"""Program: the only caller of jax.jit for training. One Step, one feed, one layout, compiled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.core import compile_cache
+from jaxdl.core.cost import Cost, cost_of
+from jaxdl.core.plan import RunPlan, choose_plan
+from jaxdl.core.state import State
+from jaxdl.core.step import Array, Report, Step, add, choose, zeros
+from jaxdl.core.task import PyTree
+from jaxdl.parallel import Layout
+
+
+class Feed(Protocol):
+    """Where batches come from: a function of (seed, step). `jaxdl.data` has the usual ones.
+
+    A block is what the host hands over for several steps: indices [steps, batch] of resident columns, or whole batches
+    [steps, batch, ...]; `take` turns one row of it into a batch, in the graph.
+    """
+
+    @property
+    def examples(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
+    @property
+    def data(self) -> PyTree: ...
+    def block(self, seed: int, step: int, count: int) -> PyTree: ...
+    def take(self, data: PyTree, item: PyTree) -> Mapping[str, Array]: ...
+
+
+class Field(NamedTuple):
+    """One leaf of a report: its path, shape and dtype, and where it stands in the packed row."""
+
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    start: int
+    stop: int
+
+
+class Packed(NamedTuple):
+    """Reports of one dispatch on the device: one uint32 row a step, and how many rows are real."""
+
+    rows: Array
+    count: int
+
+
+def read(packed: Packed) -> np.ndarray:
+    """The one place where the host waits for the device and reads: one vector per dispatch, [count, words] uint32."""
+    return np.asarray(packed.rows)[: packed.count]
+
+
+class Program:
+    """update = apply . measure, compiled for K steps per dispatch.
+
+    Nothing is traced twice: the update is traced once, whatever surrounds it (scan, unrolled steps, a tail block);
+    evaluation and prediction once each. State is donated: the state handed to `run` is gone afterwards. Initialisation
+    is compiled too, so no array of the caller's is ever aliased.
+
+    Args:
+        step: what is learnt and how.
+        feed: where batches come from.
+        layout: where arrays live; one device by default.
+        hyper: numbers of the state that differ from the step's defaults.
+        seed: of initialisation, data order and every key.
+        apply: "batch", or "epoch": measures add up over an epoch and `apply` runs once at its end (k-means, exact
+            full-batch L-BFGS, a covariance).
+        plan: how to run; by default chosen by `choose_plan`, the same in every run.
+        start: a pytree {"params": ..., other collections} that replaces the initial values (it is copied).
+
+    Raises:
+        ValueError: a number in `hyper` that nothing reads: named, with the numbers that are read.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        feed: Feed,
+        *,
+        layout: Layout | None = None,
+        hyper: Mapping[str, float] | None = None,
+        seed: int = 0,
+        apply: str = "batch",
+        plan: RunPlan | None = None,
+        start: Mapping[str, PyTree] | None = None,
+    ):
+        if apply not in ("batch", "epoch"):
+            raise ValueError(f'apply={apply!r}: choose "batch" or "epoch"')
+        compile_cache.enable()
+        self.step, self.feed, self.seed = step, feed, seed
+        self.layout = Layout.single() if layout is None else layout
+        self.compile_seconds = 0.0
+        self._per_epoch = apply == "epoch"
+        self._start = start
+        self._data = self.layout.put(feed.data)
+        self._hyper = {name: np.float32(value) for name, value in {**step.hyper, **(hyper or {})}.items()}
+        self._compiled: dict[Any, Any] = {}
+
+        first = jax.tree.map(lambda x: x[0], feed.block(seed, 0, 1))
+        self._first = self.layout.put((np.uint32(seed), first, self._hyper))
+        item = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), first)
+        self._init = jax.jit(self._initial).trace(self._first[0], self._data, *self._first[1:])
+        shapes = self._init.out_info
+        self.state_shardings = self.layout.state(shapes)
+        self.abstract_state: State = self.layout.abstract(shapes, self.state_shardings)
+        self._update = jax.jit(self._one_update)
+        traced = self._update.trace(self.abstract_state, self._data, item)
+        self.fields = _fields(traced.out_info[1])
+        self.cost: Cost = cost_of(traced.jaxpr)
+        self._jaxpr = traced.jaxpr
+        self._refuse_unread(hyper or {})
+        item_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(item))
+        self.plan = choose_plan(self.cost, feed.steps_per_epoch, item_bytes) if plan is None else plan
+
+    # ---- what is traced -------------------------------------------------------------------------------------------
+
+    def _initial(self, seed: Array, data: PyTree, item: PyTree, hyper: Mapping[str, Array]) -> State:
+        batch = self.feed.take(data, item)
+        state = self.step.init(seed, batch, hyper)
+        if self._start is not None:
+            state = _replace_start(state, self._start)
+        if self._per_epoch:
+            shapes = jax.eval_shape(self.step.measure, state, batch)
+            if jax.tree.leaves(shapes.rows):
+                raise ValueError('apply="epoch" adds measures up over an epoch, which rows that follow their examples '
+                                 '(a recurrent carry) cannot: use apply="batch"')  # fmt: skip
+            state = state.replace(extra=state.extra | {"pending": zeros(shapes)})
+        return state
+
+    def _one_update(self, state: State, data: PyTree, item: PyTree) -> tuple[State, Report]:
+        batch = self.feed.take(data, item)
+        measured = self.step.measure(state, batch)
+        if not self._per_epoch:
+            new, report = self.step.apply(state, measured)
+            return new.replace(step=state.step + 1), report
+        pending = add(state.extra["pending"], measured)
+        last = (state.step + 1) % self.feed.steps_per_epoch == 0
+        decided, report = self.step.apply(state, pending)
+        report = choose(last, report, jax.tree.map(jnp.zeros_like, report))
+        pending = choose(last, jax.tree.map(jnp.zeros_like, pending), pending)
+        new = choose(last, decided, state)
+        return new.replace(step=state.step + 1, extra=new.extra | {"pending": pending}), report
+
+    def _scan(self, state: State, data: PyTree, block: PyTree) -> tuple[State, Array]:
+        def body(state: State, item: PyTree) -> tuple[State, Array]:
+            state, report = self._update(state, data, item)
+            return state, _pack(report)
+
+        return jax.lax.scan(body, state, block)
+
+    def _unrolled(self, state: State, data: PyTree, block: PyTree) -> tuple[State, Array]:
+        rows = []
+        for number in range(jax.tree.leaves(block)[0].shape[0]):
+            state, report = self._update(state, data, jax.tree.map(lambda x: x[number], block))  # noqa: B023
+            rows.append(_pack(report))
+        return state, jnp.stack(rows)
+
+    def _looped(self, state: State, rows: Array, data: PyTree, block: PyTree) -> tuple[State, Array]:
+        # The position follows from the step, so that a step of the loop uploads nothing.
+        number = (state.step % self.feed.steps_per_epoch) % self.plan.steps_per_dispatch
+        item = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), block)
+        state, report = self._update(state, data, item)
+        return state, jax.lax.dynamic_update_index_in_dim(rows, _pack(report), number, 0)
+
+    # ---- what is compiled -----------------------------------------------------------------------------------------
+
+    def _executable(self, key: Any, function: Any, donate: tuple[int, ...], out: Any, *arguments: Any) -> Any:
+        if key not in self._compiled:
+            begun = time.process_time()
+            jitted = jax.jit(function, donate_argnums=donate, out_shardings=out)
+            self._compiled[key] = jitted.lower(*arguments).compile()
+            self.compile_seconds += time.process_time() - begun
+        return self._compiled[key]
+
+    def compile(self, block: PyTree) -> Any:
+        """The compiled program for a block of this length."""
+        count = jax.tree.leaves(block)[0].shape[0]
+        whole = self.layout.replicated
+        out = (self.state_shardings, whole)
+        if self.plan.mode == "loop":
+            rows = jax.ShapeDtypeStruct((count, self._words), np.uint32, sharding=whole)
+            return self._executable(
+                ("loop", count), self._looped, (0, 1), out, self.abstract_state, rows, self._data, block
+            )
+        function = self._scan if self.plan.mode == "scan" else self._unrolled
+        return self._executable((self.plan.mode, count), function, (0,), out, self.abstract_state, self._data, block)
+
+    @property
+    def jaxpr_text(self) -> str:
+        """The update as text: two programs that compute the same have the same."""
+        return str(self._jaxpr)
+
+    @property
+    def _words(self) -> int:
+        return self.fields[-1].stop if self.fields else 0
+
+    # ---- what the loop calls --------------------------------------------------------------------------------------
+
+    def init(self) -> State:
+        """The state before the first step, compiled with its shardings: parameters are born where they live."""
+        lowered = jax.jit(self._initial, out_shardings=self.state_shardings)
+        begun = time.process_time()
+        compiled = lowered.lower(self._first[0], self._data, *self._first[1:]).compile()
+        self.compile_seconds += time.process_time() - begun
+        return compiled(self._first[0], self._data, *self._first[1:])
+
+    def steps_in_block(self, step: int) -> int:
+        """How many steps the block that starts at `step` has; blocks start at multiples of K within their epoch."""
+        within = step % self.feed.steps_per_epoch
+        per = self.plan.steps_per_dispatch
+        return min(per - within % per, self.feed.steps_per_epoch - within)
+
+    def block(self, step: int, count: int) -> PyTree:
+        """The host's part of steps [step, step + count), on the device."""
+        block = self.feed.block(self.seed, step, count)
+        if self.plan.mode == "loop":
+            offset = (step % self.feed.steps_per_epoch) % self.plan.steps_per_dispatch
+            spare = self.plan.steps_per_dispatch - offset - count
+            if offset or spare:  # the same shape for every block: one program, and the step finds its row
+                block = jax.tree.map(lambda x: np.pad(x, [(offset, spare)] + [(0, 0)] * (x.ndim - 1)), block)
+        return self.layout.put(block)
+
+    def run(self, state: State, block: PyTree, count: int, step: int) -> tuple[State, Packed]:
+        """Train `count` steps from `step` on. Consumes `state`. Returns at once, while the device works."""
+        program = self.compile(block)
+        if self.plan.mode != "loop":
+            state, rows = program(state, self._data, block)
+            return state, Packed(rows, count)
+        offset = (step % self.feed.steps_per_epoch) % self.plan.steps_per_dispatch
+        rows = self.layout.put(np.zeros((self.plan.steps_per_dispatch, self._words), np.uint32))
+        for _ in range(count):
+            state, rows = program(state, rows, self._data, block)
+        return state, Packed(rows[offset:] if offset else rows, count)
+
+    def reports(self, words: np.ndarray) -> Report:
+        """Packed rows, as `read` returns them -> Report: scalars [count] float32, sums added up over the rows."""
+        scalars: dict[str, Any] = {}
+        sums: dict[str, Any] = {}
+        for field in self.fields:
+            values = np.ascontiguousarray(words[:, field.start : field.stop]).view(field.dtype)
+            if field.path[0] == "scalars":
+                scalars[field.path[1]] = values[:, 0]
+            else:
+                total = values.sum(0, dtype=np.float64 if values.dtype.kind == "f" else np.int64)
+                sums["/".join(field.path[1:])] = total.reshape(field.shape)
+        return Report(scalars, sums)
+
+    def copy(self, state: State) -> State:
+        """A second state in memory of its own, which survives when the first is donated."""
+        program = self._executable("copy", lambda s: jax.tree.map(jnp.copy, s), (), self.state_shardings, state)
+        return program(state)
+
+    def _refuse_unread(self, hyper: Mapping[str, float]) -> None:
+        unread = sorted(set(hyper) - set(self.step.reads))
+        if unread:
+            known = ", ".join(sorted(self.step.reads)) or "none"
+            raise ValueError(
+                f"hyper has {', '.join(map(repr, unread))}, which neither task nor optimizer reads (they read: {known}). "
+                "A finished optax transformation has its numbers inside: use jaxdl.optim to vary them"
+            )
+
+
+def _pack(report: Report) -> Array:
+    """A report as one row of 32-bit words, so that one download reads it all."""
+    words = [
+        jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1) if leaf.dtype != jnp.uint32 else leaf.reshape(-1)
+        for leaf in jax.tree.leaves(report)
+    ]
+    return jnp.concatenate(words)
+
+
+def _fields(report: Report) -> tuple[Field, ...]:
+    fields, start = [], 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(report):
+        if np.dtype(leaf.dtype).itemsize != 4:
+            raise ValueError(
+                f"report{jax.tree_util.keystr(path)} is {leaf.dtype}: reports hold 32-bit numbers, cast it to float32"
+            )
+        names = tuple(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path)
+        size = int(np.prod(leaf.shape, dtype=np.int64))
+        fields.append(Field(names, tuple(leaf.shape), np.dtype(leaf.dtype), start, start + size))
+        start += size
+    return tuple(fields)
+
+
+def _replace_start(state: State, start: Mapping[str, PyTree]) -> State:
+    """Put the caller's variables into a fresh state, leaf by leaf, refusing what does not fit."""
+    given = dict(start)
+    have = {"params": state.params, **state.model_state}
+    for name, tree in given.items():
+        if name not in have:
+            raise ValueError(f"start has a collection {name!r}; the model has {sorted(have)}")
+        old, new = jax.tree_util.tree_flatten_with_path(have[name])[0], jax.tree_util.tree_flatten_with_path(tree)[0]
+        paths_old, paths_new = {jax.tree_util.keystr(p): x for p, x in old}, {jax.tree_util.keystr(p): x for p, x in new}
+        if set(paths_old) != set(paths_new):
+            odd = sorted(set(paths_old) ^ set(paths_new))[0]
+            raise ValueError(f"start[{name!r}] and the model differ at {odd}: both must have the same leaves")
+        for path, leaf in paths_new.items():
+            if leaf.shape != paths_old[path].shape:
+                raise ValueError(
+                    f"start[{name!r}]{path} has shape {list(leaf.shape)}, the model's has {list(paths_old[path].shape)}"
+                )
+        have[name] = jax.tree.map(lambda n, o: jnp.asarray(n, o.dtype) + jnp.zeros((), o.dtype), tree, have[name])
+    params = have.pop("params")
+    return state.replace(params=params, model_state=have)

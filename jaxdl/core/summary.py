@@ -1,0 +1,137 @@
+"""What a program is, before its first step: parameters, FLOPs, bytes, compile time; and a batch size that fits."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdl.core.plan import RunPlan
+from jaxdl.core.program import Program
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramReport:
+    """One program's size. Print it.
+
+    Attributes:
+        modules: (path of the module, parameters, bytes), in the tree's order.
+        parameters: their count.
+        state_bytes: parameters, optimizer state and all else that is carried from step to step.
+        data_bytes: columns that stay on the device.
+        flops_per_step: floating-point operations of one update, counted from its jaxpr.
+        temporary_bytes: what the compiled program needs beside its arguments, as XLA's memory analysis says.
+        device_bytes: state, data, one block and temporaries together.
+        compile_seconds: CPU seconds spent compiling (or loading from the compile cache) so far.
+        plan: how steps are run.
+        device: kind of the device.
+    """
+
+    modules: tuple[tuple[str, int, int], ...]
+    parameters: int
+    state_bytes: int
+    data_bytes: int
+    flops_per_step: float
+    temporary_bytes: int
+    device_bytes: int
+    compile_seconds: float
+    plan: RunPlan
+    device: str
+
+    def __str__(self) -> str:
+        width = max([len(path) for path, _, _ in self.modules] + [10])
+        lines = [f"{'module':<{width}}  {'parameters':>14}  {'bytes':>10}"]
+        lines += [f"{path:<{width}}  {count:>14,}  {size_text(size):>10}" for path, count, size in self.modules]
+        lines += [
+            f"{'all':<{width}}  {self.parameters:>14,}  {size_text(sum(m[2] for m in self.modules)):>10}",
+            f"a step: {self.flops_per_step:.3g} FLOPs; run as {self.plan}",
+            f"device memory ({self.device}): {size_text(self.device_bytes)} = state {size_text(self.state_bytes)} + "
+            f"data {size_text(self.data_bytes)} + temporaries {size_text(self.temporary_bytes)} + one block",
+            f"compiled in {self.compile_seconds:.2f} CPU-seconds",
+        ]
+        return "\n".join(lines)
+
+
+def size_text(count: float) -> str:
+    """Bytes for people: 1.5 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def tree_bytes(tree: Any) -> int:
+    """Bytes of all leaves (arrays or their shapes)."""
+    return sum(int(np.prod(x.shape, dtype=np.int64)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
+
+
+def report(program: Program) -> ProgramReport:
+    """Compile the program, if it is not yet, and say what it is. Nothing is run."""
+    state = program.abstract_state
+    modules: dict[str, tuple[int, int]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+        names = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
+        name = "/".join(names[:-1]) or (names[0] if names else "params")
+        count, size = modules.get(name, (0, 0))
+        modules[name] = (count + int(np.prod(leaf.shape, dtype=np.int64)), size + tree_bytes(leaf))
+    block = program.block(0, program.steps_in_block(0))
+    memory = program.compile(block).memory_analysis()
+    temporary = int(memory.temp_size_in_bytes) if memory is not None else 0
+    state_bytes, data_bytes = tree_bytes(state), tree_bytes(program.feed.data)
+    return ProgramReport(
+        modules=tuple((name, count, size) for name, (count, size) in modules.items()),
+        parameters=sum(count for count, _ in modules.values()),
+        state_bytes=state_bytes,
+        data_bytes=data_bytes,
+        flops_per_step=program.cost.flops,
+        temporary_bytes=temporary,
+        device_bytes=state_bytes + data_bytes + temporary + tree_bytes(block),
+        compile_seconds=program.compile_seconds,
+        plan=program.plan,
+        device=program.layout.device.device_kind,
+    )
+
+
+def device_memory(device: jax.Device) -> int:
+    """Bytes that a program may use: the device's limit, or on a CPU what the machine has available now."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def largest_batch_size(build: Callable[[int], Program], limit: int, *, start: int = 32, most: int = 1 << 16) -> int:
+    """The largest power of two times `start`, down to 1 and up to `most`, whose compiled program fits in `limit` bytes.
+
+    Found from XLA's memory analysis of each candidate, compiled and never run, instead of by crashing.
+
+    Args:
+        build: batch size -> Program.
+        limit: bytes, for example `0.9 * device_memory(device)`.
+
+    Raises:
+        MemoryError: batch size 1 does not fit.
+    """
+
+    def fits(size: int) -> bool:
+        return report(build(size)).device_bytes <= limit
+
+    size = min(start, most)
+    if not fits(size):
+        while size > 1:
+            size //= 2
+            if fits(size):
+                return size
+        needed = report(build(1)).device_bytes
+        raise MemoryError(
+            f"batch size 1 needs {size_text(needed)}, more than the {size_text(limit)} there are: "
+            "use a smaller model, feed='streamed', or precision='bf16'"
+        )
+    while size * 2 <= most and fits(size * 2):
+        size *= 2
+    return size

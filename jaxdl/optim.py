@@ -1,0 +1,300 @@
+"""Optimizers whose numbers are traced, and schedules as factors of the learning rate.
+
+`adamw(learning_rate=1e-3, schedule=warmup_cosine(100, 5000))` is a function from the numbers in `state.hyper` to an optax
+transformation, built inside the compiled update. So every trial of a search may have numbers of its own in one
+program, and the schedule reads `state.step`, the one count of batches: rate = learning_rate * schedule(step).
+Any finished optax transformation may be given to `fit` instead; its numbers are then fixed inside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Array = jax.Array
+Schedule = Callable[[Array], Array]
+Hyper = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """A function from traced numbers to an optax transformation.
+
+    Attributes:
+        name: for logs and error messages.
+        hyper: name -> default of each number that a state holds.
+        scale: hyper -> transformation of the gradient, before decay and learning rate.
+        options: names that are read from hyper when they are there, and are static defaults otherwise.
+        schedule: step [] int32 -> factor of the learning rate, or None for 1.
+        final: hyper -> transformation after decay and before the learning rate (LAMB's trust ratio), or None.
+    """
+
+    name: str
+    hyper: Mapping[str, float]
+    scale: Callable[[Hyper], optax.GradientTransformation]
+    options: tuple[str, ...] = ()
+    schedule: Schedule | None = None
+    final: Callable[[Hyper], optax.GradientTransformation] | None = None
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Every name that this optimizer reads from hyper."""
+        return frozenset(self.hyper) | frozenset(self.options) | {"weight_decay"}
+
+    def rate(self, hyper: Hyper, step: Array) -> Array:
+        """The learning rate at a step: [] float32."""
+        rate = hyper["learning_rate"]
+        return rate if self.schedule is None else rate * self.schedule(step)
+
+    def build(self, hyper: Hyper, step: Array) -> optax.GradientTransformation:
+        """The transformation of this step: scale, decoupled weight decay (Loshchilov and Hutter 2019), -rate."""
+        parts = [self.scale(hyper)]
+        if "weight_decay" in hyper:
+            parts.append(optax.add_decayed_weights(hyper["weight_decay"]))
+        if self.final is not None:
+            parts.append(self.final(hyper))
+        rate = self.rate(hyper, step)
+        parts.append(optax.scale(-rate))
+        return optax.chain(*parts)
+
+
+def _numbers(learning_rate: float, weight_decay: float | None, **more: float) -> dict[str, float]:
+    numbers = {"learning_rate": learning_rate, **more}
+    if weight_decay is not None:
+        numbers["weight_decay"] = weight_decay
+    for name, value in numbers.items():
+        if not value >= 0:
+            raise ValueError(f"{name}={value}: must be a number of at least 0")
+    return numbers
+
+
+def sgd(
+    learning_rate: float = 0.01,
+    *,
+    momentum: float | None = None,
+    nesterov: bool = False,
+    weight_decay: float | None = None,
+    schedule: Schedule | None = None,
+) -> Optimizer:
+    """Stochastic gradient descent: v <- momentum * v + g, w <- w - rate * v (Sutskever et al. 2013 with nesterov).
+
+    Without momentum there is no state. Traced: learning_rate, momentum, weight_decay.
+    """
+    numbers = _numbers(learning_rate, weight_decay, **({} if momentum is None else {"momentum": momentum}))
+    if momentum is None:
+        return Optimizer("sgd", numbers, lambda h: optax.identity(), schedule=schedule)
+    return Optimizer("sgd", numbers, lambda h: optax.trace(decay=h["momentum"], nesterov=nesterov), schedule=schedule)
+
+
+def adam(
+    learning_rate: float = 1e-3,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float | None = None,
+    schedule: Schedule | None = None,
+) -> Optimizer:
+    """Adam (Kingma and Ba 2015); with weight_decay it is AdamW. b1, b2 and eps are static unless hyper names them:
+    traced they round 1 - b2 in float32."""
+    return Optimizer(
+        "adam" if weight_decay is None else "adamw",
+        _numbers(learning_rate, weight_decay),
+        lambda h: optax.scale_by_adam(h.get("b1", b1), h.get("b2", b2), h.get("eps", eps)),
+        ("b1", "b2", "eps"),
+        schedule,
+    )
+
+
+def adamw(
+    learning_rate: float = 1e-3,
+    *,
+    weight_decay: float = 1e-4,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    schedule: Schedule | None = None,
+) -> Optimizer:
+    """Adam with decoupled weight decay, w <- w - rate * (adam + weight_decay * w), on all parameters
+    (Loshchilov and Hutter 2019)."""
+    return adam(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, schedule=schedule)
+
+
+def rmsprop(
+    learning_rate: float = 1e-3,
+    *,
+    decay: float = 0.9,
+    eps: float = 1e-8,
+    momentum: float | None = None,
+    weight_decay: float | None = None,
+    schedule: Schedule | None = None,
+) -> Optimizer:
+    """RMSProp (Tieleman and Hinton 2012), with momentum on the scaled gradient when given."""
+    numbers = _numbers(learning_rate, weight_decay, **({} if momentum is None else {"momentum": momentum}))
+
+    def scale(h: Hyper) -> optax.GradientTransformation:
+        rms = optax.scale_by_rms(decay=h.get("decay", decay), eps=eps)
+        return rms if momentum is None else optax.chain(rms, optax.trace(decay=h["momentum"]))
+
+    return Optimizer("rmsprop", numbers, scale, ("decay",), schedule)
+
+
+def adagrad(
+    learning_rate: float = 0.01,
+    *,
+    initial_accumulator: float = 0.1,
+    eps: float = 1e-7,
+    weight_decay: float | None = None,
+    schedule: Schedule | None = None,
+) -> Optimizer:
+    """AdaGrad (Duchi, Hazan and Singer 2011)."""
+    return Optimizer(
+        "adagrad",
+        _numbers(learning_rate, weight_decay),
+        lambda h: optax.scale_by_rss(initial_accumulator, eps),
+        schedule=schedule,
+    )
+
+
+def lion(
+    learning_rate: float = 1e-4,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.99,
+    weight_decay: float | None = 1e-3,
+    schedule: Schedule | None = None,
+) -> Optimizer:
+    """Lion: the sign of an interpolated momentum (Chen et al. 2023)."""
+    return Optimizer(
+        "lion",
+        _numbers(learning_rate, weight_decay),
+        lambda h: optax.scale_by_lion(h.get("b1", b1), h.get("b2", b2)),
+        ("b1", "b2"),
+        schedule,
+    )
+
+
+def lamb(
+    learning_rate: float = 1e-3,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-6,
+    weight_decay: float | None = 0.01,
+    schedule: Schedule | None = None,
+) -> Optimizer:
+    """LAMB: Adam with a trust ratio per layer, for very large batches (You et al. 2020)."""
+    return Optimizer(
+        "lamb",
+        _numbers(learning_rate, weight_decay),
+        lambda h: optax.scale_by_adam(h.get("b1", b1), h.get("b2", b2), h.get("eps", eps)),
+        ("b1", "b2", "eps"),
+        schedule,
+        lambda h: optax.scale_by_trust_ratio(),
+    )
+
+
+_OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": sgd, "adam": adam, "adamw": adamw, "rmsprop": rmsprop, "adagrad": adagrad, "lion": lion, "lamb": lamb,
+}  # fmt: skip
+
+
+def list_optimizers() -> tuple[str, ...]:
+    """The names that `create_optimizer` takes."""
+    return tuple(_OPTIMIZERS)
+
+
+def create_optimizer(name: str, learning_rate: float, **options: Any) -> Optimizer:
+    """An optimizer by name, for command lines and search spaces.
+
+    Raises:
+        ValueError: an unknown name; the nearest known one is suggested.
+    """
+    if name not in _OPTIMIZERS:
+        near = difflib.get_close_matches(name, _OPTIMIZERS, 1)
+        hint = f": did you mean {near[0]!r}?" if near else f": choose one of {', '.join(_OPTIMIZERS)}"
+        raise ValueError(f"there is no optimizer {name!r}{hint}")
+    return _OPTIMIZERS[name](learning_rate, **options)
+
+
+# ---- schedules: step -> factor in [0, 1] -------------------------------------------------------------------------------
+
+
+def linear(steps: int, *, warmup: int = 0, end: float = 0.0) -> Schedule:
+    """1 falls to `end` in a straight line over `steps` steps, after a rise from 0 over the first `warmup` of them."""
+    _check(steps, warmup, end)
+
+    def factor(step: Array) -> Array:
+        fall = 1 - (1 - end) * _fraction(step, warmup, steps)
+        return _warm(step, warmup) * fall
+
+    return factor
+
+
+def cosine(steps: int, *, warmup: int = 0, end: float = 0.0) -> Schedule:
+    """1 falls to `end` along half a cosine (Loshchilov and Hutter 2017), after a linear rise over `warmup` steps:
+    end + (1 - end) * (1 + cos(pi * t)) / 2."""
+    _check(steps, warmup, end)
+
+    def factor(step: Array) -> Array:
+        fall = end + (1 - end) * 0.5 * (1 + jnp.cos(jnp.pi * _fraction(step, warmup, steps)))
+        return _warm(step, warmup) * fall
+
+    return factor
+
+
+def warmup_cosine(warmup: int, steps: int, *, end: float = 0.0) -> Schedule:
+    """`cosine(steps, warmup=warmup, end=end)` under its usual name."""
+    return cosine(steps, warmup=warmup, end=end)
+
+
+def exponential(steps: int, rate: float, *, staircase: bool = False) -> Schedule:
+    """rate ** (step / steps); in whole stairs when `staircase`."""
+    _check(steps, 0, 0.0)
+    if not rate > 0:
+        raise ValueError(f"rate={rate}: an exponential schedule needs a rate above 0, usually below 1")
+
+    def factor(step: Array) -> Array:
+        power = step.astype(jnp.float32) / steps
+        return jnp.float32(rate) ** (jnp.floor(power) if staircase else power)
+
+    return factor
+
+
+def piecewise(boundaries: Mapping[int, float]) -> Schedule:
+    """The product of the factors of all boundaries reached: {1000: 0.1, 2000: 0.1} is 1, then 0.1, then 0.01."""
+    if not boundaries or any(step < 0 for step in boundaries):
+        raise ValueError(f"piecewise({dict(boundaries)}): give at least one boundary, step -> factor, with step >= 0")
+
+    def factor(step: Array) -> Array:
+        value = jnp.float32(1)
+        for boundary, ratio in boundaries.items():
+            value = value * jnp.where(step >= boundary, jnp.float32(ratio), jnp.float32(1))
+        return value
+
+    return factor
+
+
+def _fraction(step: Array, warmup: int, steps: int) -> Array:
+    """How much of the fall is done, 0 to 1."""
+    return jnp.clip((step.astype(jnp.float32) - warmup) / max(steps - warmup, 1), 0.0, 1.0)
+
+
+def _warm(step: Array, warmup: int) -> Array:
+    """The rise: (step + 1) / warmup up to 1, so that the first step is not lost to a rate of 0."""
+    if not warmup:
+        return jnp.float32(1)
+    return jnp.minimum((step.astype(jnp.float32) + 1) / warmup, 1.0)
+
+
+def _check(steps: int, warmup: int, end: float) -> None:
+    if steps < 1 or warmup < 0 or warmup > steps:
+        raise ValueError(f"steps={steps}, warmup={warmup}: a schedule needs steps >= 1 and 0 <= warmup <= steps")
+    if not 0 <= end <= 1:
+        raise ValueError(f"end={end}: the last factor must be in [0, 1]")
