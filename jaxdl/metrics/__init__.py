@@ -1,10 +1,40 @@
-"""Metrics: one pure, mergeable record each; jax and numpy only."""
+"""Metrics: one pure, mergeable record each, and one function each; jax and numpy only."""
 
 from __future__ import annotations
 
 from jaxdl.metrics.accuracy import Accuracy
+from jaxdl.metrics.auc import ROCAUC
 from jaxdl.metrics.confusion import ConfusionMatrix
+from jaxdl.metrics.functions import (
+    accuracy,
+    confusion_matrix,
+    mean,
+    mean_absolute_error,
+    mean_squared_error,
+    roc_auc,
+    root_mean_squared_error,
+)
 from jaxdl.metrics.means import Mean
 from jaxdl.metrics.metric import Metric
+from jaxdl.metrics.regression import MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
+from jaxdl.metrics.show import confusion_plot, confusion_table
 
-__all__ = ["Accuracy", "ConfusionMatrix", "Mean", "Metric"]
+__all__ = [
+    "ROCAUC",
+    "Accuracy",
+    "ConfusionMatrix",
+    "Mean",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
+    "Metric",
+    "RootMeanSquaredError",
+    "accuracy",
+    "confusion_matrix",
+    "confusion_plot",
+    "confusion_table",
+    "mean",
+    "mean_absolute_error",
+    "mean_squared_error",
+    "roc_auc",
+    "root_mean_squared_error",
+]
