@@ -1,0 +1,204 @@
+"""Images: a folder or zip with one folder a class, and `.lst` lists, decoded with pillow to uint8 `[n, h, w, c]`."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from jaxdl.data.formats.source import decode, existing, missing_extra, read_utf8
+from jaxdl.data.schema import SKIPPED_EXAMPLES, Column, Skipped, check_choice, number_of, text_column
+from jaxdl.data.table import Table
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+_GREY = ("1", "L", "LA", "I", "F", "I;16")
+
+Mode = Literal["auto", "RGB", "L"]
+Read = Callable[[], bytes]
+
+
+def read_images(
+    path: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+    mode: Mode = "auto",
+    workers: int | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+) -> Table:
+    """A table of a folder or zip `class/name.jpg`: `image` uint8 `[n, h, w, c]`, `label` (text) and `path`, sorted by path.
+
+    size: resize to (height, width), or to a square; None needs all images of one size. mode: "RGB" or "L" (grey); "auto" is grey when the
+    first image is. workers: threads that decode (None: one a core; 0: none). Images that do not decode raise ValueError, or are skipped
+    and counted.
+    """
+    found = existing(path)
+    if found.is_dir():
+        files = {file.relative_to(found).as_posix(): file.read_bytes for file in _image_files(found)}
+        return _labelled(files, found, size, mode, workers, on_error)
+    if not zipfile.is_zipfile(found):
+        raise ValueError(f"{found} is neither a folder nor a zip file of images, or the zip is damaged")
+    with zipfile.ZipFile(found) as archive:
+        inside = [name for name in archive.namelist() if _is_image(name) and not name.startswith("__MACOSX/")]
+        return _labelled({name: _member(archive, name) for name in inside}, found, size, mode, workers, on_error)
+
+
+def read_lst(
+    path: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    size: int | tuple[int, int] | None = None,
+    mode: Mode = "auto",
+    workers: int | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+) -> Table:
+    """A table of a list `index <tab> label... <tab> path`: `image`, `label` ([n], or [n, k] with k labels a line), `index`, `path`.
+
+    root: the folder that the paths start from; None is the folder of the list. The other options are those of `read_images`.
+    """
+    check_choice("on_error", on_error, ("raise", "skip"))
+    found = existing(path)
+    folder = existing(root) if root is not None else found.parent
+    listed: dict[str, tuple[int, list[float], Path]] = {}
+    problems: list[str] = []
+    for number, line in enumerate(decode(read_utf8(found)[:], found, "utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            index, labels, name = _listed(line)
+            file = folder / name
+            if not file.is_file():
+                raise ValueError(f"there is no image {file}")
+            known = next(iter(listed.values()), None)
+            if known is not None and len(known[1]) != len(labels):
+                raise ValueError(f"{len(labels)} labels where the first line has {len(known[1])}")
+        except ValueError as error:
+            problems.append(f"{found.name}, line {number}: {error}")
+            if on_error == "raise":
+                raise ValueError(problems[0]) from error
+            continue
+        listed[f"{found.name}, line {number} ({name})"] = (index, labels, file)
+    if not listed:
+        raise ValueError(problems[0] if problems else f"{found.name} lists no images: all its lines are blank")
+    images, kept, undecoded = _decoded({place: entry[2].read_bytes for place, entry in listed.items()}, found.name, size, mode, workers, on_error)
+    entries = [listed[place] for place in kept]
+    labels_of = np.array([entry[1] for entry in entries])
+    if (labels_of == np.round(labels_of)).all():
+        labels_of = labels_of.astype(np.int64)
+    columns = {
+        "image": Column(images),
+        "label": Column(labels_of[:, 0] if labels_of.shape[1] == 1 else labels_of),
+        "index": Column(np.array([entry[0] for entry in entries], np.int64)),
+        "path": text_column([str(entry[2]) for entry in entries]),
+    }
+    problems += undecoded
+    return Table(columns, found.name, Skipped(len(problems), tuple(problems[:SKIPPED_EXAMPLES])))
+
+
+def _listed(line: str) -> tuple[int, list[float], str]:
+    cells = line.split("\t")
+    if len(cells) < 3:
+        raise ValueError(f"index, label and path, separated by tabs, were expected, not {line[:60]!r}")
+    numbers = [number_of(cell) for cell in cells[:-1]]
+    for cell, number in zip(cells, numbers, strict=False):
+        if number is None or not np.isfinite(number):
+            raise ValueError(f"the {'label' if cell is not cells[0] else 'index'} {cell!r} is no finite number")
+    index, *labels = (float(number) for number in numbers if number is not None)
+    return int(index), labels, cells[-1].strip()
+
+
+def _labelled(
+    files: dict[str, Read], path: Path, size: int | tuple[int, int] | None, mode: str, workers: int | None, on_error: str
+) -> Table:
+    check_choice("on_error", on_error, ("raise", "skip"))
+    if not files:
+        raise ValueError(f"{path} holds no images; `class/name.jpg` was expected, with one of {', '.join(IMAGE_SUFFIXES)}")
+    names = sorted(files)
+    for name in names:
+        if len(PurePosixPath(name).parts) < 2:
+            raise ValueError(f"{path}: the image {name} lies in no class folder; `class/{name}` was expected")
+    images, kept, problems = _decoded({name: files[name] for name in names}, path.name, size, mode, workers, on_error)
+    columns = {
+        "image": Column(images),
+        "label": text_column([PurePosixPath(name).parent.name for name in kept]),
+        "path": text_column(kept),
+    }
+    return Table(columns, path.name, Skipped(len(problems), tuple(problems[:SKIPPED_EXAMPLES])))
+
+
+def _decoded(
+    files: dict[str, Read], source: str, size: int | tuple[int, int] | None, mode: str, workers: int | None, on_error: str
+) -> tuple[np.ndarray, list[str], list[str]]:
+    """Images `[n, h, w, c]`, the places that they came from, and a sentence for each that was skipped."""
+    check_choice("mode", mode, ("auto", "RGB", "L"))
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise missing_extra("reading images", "pillow") from error
+    wanted = (size, size) if isinstance(size, int) else size
+    if wanted is not None and (len(wanted) != 2 or min(wanted) < 1):
+        raise ValueError(f"size is {size!r}; it must be the height and width in pixels, such as (224, 224)")
+
+    def load(place: str) -> Image | str:
+        """The image as it is stored, or why it is none."""
+        try:
+            image = Image.open(io.BytesIO(files[place]()))
+            image.load()
+        except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+            return str(error) or type(error).__name__
+        return image
+
+    places = list(files)
+    first = next((image for image in map(load, places) if not isinstance(image, str)), None)
+    if first is None:
+        raise ValueError(f"{source}: none of its {len(places)} images decodes; the first, {places[0]}: {load(places[0])}")
+    grey = mode == "L" or (mode == "auto" and first.mode in _GREY)
+    height, width = wanted or (first.height, first.width)
+    images = np.empty((len(places), height, width, 1 if grey else 3), np.uint8)
+
+    def place_one(row: int) -> str | None:
+        image = load(places[row])
+        if isinstance(image, str):
+            return f"{source}: the image {places[row]} does not decode: {image}"
+        if wanted is None and (image.height, image.width) != (height, width):
+            return (
+                f"{source}: the image {places[row]} has {image.height} x {image.width} pixels (height x width), but the first has "
+                f"{height} x {width}; give size=({height}, {width}) to resize them all"
+            )
+        image = image.convert("L" if grey else "RGB")
+        if wanted is not None and (image.height, image.width) != (height, width):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        images[row] = np.asarray(image).reshape(height, width, -1)
+        return None
+
+    threads = (os.cpu_count() or 1) if workers is None else workers
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            failures: Sequence[str | None] = list(pool.map(place_one, range(len(places))))
+    else:
+        failures = [place_one(row) for row in range(len(places))]
+    problems = [sentence for sentence in failures if sentence is not None]
+    if problems and on_error == "raise":
+        raise ValueError(problems[0])
+    kept = [row for row, sentence in enumerate(failures) if sentence is None]
+    return images if not problems else images[kept], [places[row] for row in kept], problems
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*") if _is_image(file.name) and file.is_file()]
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not PurePosixPath(name).name.startswith(".")
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> Read:
+    return lambda: archive.read(name)
