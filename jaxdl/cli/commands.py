@@ -1,0 +1,244 @@
+"""What can be typed: each command is a frozen dataclass of its options, whose comments and docstrings are its --help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg, subcommand
+
+_Data = Annotated[
+    Positional[str],
+    arg(metavar="DATA", help="a file, a folder, or the name of a set that ships with jaxdl, such as digits"),
+]
+_Run = Annotated[Positional[str], arg(metavar="RUN", help="the folder of a run")]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What to learn from what."""
+
+    label: Annotated[
+        str | None, arg(metavar="COLUMN", help_behavior_hint="(default: y or label, where there is one)")
+    ] = None
+    """The column to predict. For folders and zips of images it is the name of the class folder, and needs no saying."""
+    goal: Literal["auto", "classes", "number"] = "auto"
+    """Predict one of several classes, or a number. auto: classes when the label is text, yes/no, or a few integers."""
+    weight: Annotated[str | None, arg(metavar="COLUMN", help_behavior_hint="(default: all count 1)")] = None
+    """A column that says how much each example counts."""
+    ignore: Annotated[tuple[str, ...], arg(metavar="COLUMN ...", help_behavior_hint="(default: none)")] = ()
+    """Columns to leave out: identifiers, or what is not yet known when the prediction is needed."""
+    image_size: Annotated[
+        tuple[int, int] | None, arg(metavar="HEIGHT WIDTH", help_behavior_hint="(default: as they are)")
+    ] = None
+    """Resize images to this size; needed when they differ."""
+    skip_bad_rows: bool = False
+    """Leave out rows and images that cannot be read, and say how many, instead of stopping at the first."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What learns."""
+
+    model: Literal["auto", "mlp", "convnet", "linear"] = "auto"
+    """auto: convnet for images, mlp for all else."""
+    model_options: Annotated[
+        tuple[str, ...], arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: the model's)")
+    ] = ()
+    """Such as widths=256,64 dropout=0.2 for mlp, or width=64 depth=3 batch_norm=True for convnet."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How it learns."""
+
+    epochs: int = 20
+    """Passes over the training data, at most."""
+    batch_size: int = 128
+    """Examples per update."""
+    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    """How gradients become updates; sgd has momentum 0.9."""
+    learning_rate: float = 1e-3
+    """How far an update goes."""
+    weight_decay: Annotated[float | None, arg(help_behavior_hint="(default: 1e-4 for adamw, else 0)")] = None
+    """How much each update shrinks the weights."""
+    balance: bool = False
+    """Let every class count the same in the loss, however rare it is."""
+    patience: int = 5
+    """Stop after so many epochs without a better validation loss, and keep the best weights; 0 trains all epochs."""
+    max_seconds: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="(default: no limit)")] = None
+    """Stop in good order after this much training."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16 computes in half the bits where the hardware has them (not on CPUs)."""
+    seed: int = 0
+    """The same seed gives the same run."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on a table (CSV, TSV, Parquet, JSON Lines, libsvm; .gz where usual), on a folder or zip of class folders of
+    images, or on arrays (.npz with x and y).
+
+    Numbers are standardised, text columns one-hot encoded, missing values filled; what was learned about the columns is saved with
+    the run, so that evaluate and predict read further data the same way. The run's folder holds checkpoints, metrics and
+    report.html, and a run that was stopped or killed goes on with: jaxdl resume RUN
+
+    Examples:
+
+      jaxdl train digits
+
+      jaxdl train bank.csv.gz --label y --ignore duration
+
+      jaxdl train photos.zip --validation photos-test.zip --epochs 30 --output runs/photos
+    """
+
+    data: _Data
+    validation: Annotated[str, arg(metavar="PATH|FRACTION")] = "0.2"
+    """Data to validate on: a file or folder like DATA, or the fraction of DATA to hold out (0: none)."""
+    output: Annotated[str | None, arg(metavar="FOLDER", help_behavior_hint="(default: runs/DATA-MODEL, numbered)")] = (
+        None
+    )
+    """The run's folder."""
+    quiet: bool = False
+    """Print nothing but what went wrong."""
+    columns: Columns = field(default_factory=Columns)
+    network: Network = field(default_factory=Network)
+    training: Training = field(default_factory=Training)
+
+    def __call__(self) -> int:
+        from jaxdl.cli.training import train
+
+        return train(self)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run that was stopped or killed: from its last good checkpoint, with its settings, as if nothing had been.
+
+    The data are read from where they were; if they have changed, that is said and nothing is trained.
+
+    Example: jaxdl resume runs/bank-mlp
+    """
+
+    run: _Run
+    data: Annotated[str | None, arg(metavar="DATA", help_behavior_hint="(default: where they were)")] = None
+    """Where the same training data lie now."""
+    validation: Annotated[str | None, arg(metavar="PATH", help_behavior_hint="(default: where they were)")] = None
+    """Where the same validation data lie now."""
+    quiet: bool = False
+    """Print nothing but what went wrong."""
+
+    def __call__(self) -> int:
+        from jaxdl.cli.training import resume
+
+        return resume(self)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run's best model on labelled data: loss and accuracy, the area under the ROC curve for two classes, the confusion
+    matrix; or the errors in the label's own unit.
+
+    Examples:
+
+      jaxdl evaluate runs/bank-mlp test.csv
+
+      jaxdl evaluate runs/bank-mlp test.csv --json | jq .accuracy
+    """
+
+    run: _Run
+    data: _Data
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+    def __call__(self) -> int:
+        from jaxdl.cli.scoring import evaluate
+
+        return evaluate(self)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Predict with a run's best model: one CSV row an example, in the order of DATA.
+
+    For classes the columns are prediction and one probability:CLASS each, for a number it is prediction; images begin with their
+    path. A label column in DATA is not needed and not read. In a terminal the first rows are shown; piped or with --output, all.
+
+    Examples:
+
+      jaxdl predict runs/bank-mlp new.csv --output predictions.csv
+
+      jaxdl predict runs/bank-mlp new.csv | cut -d, -f1 | sort | uniq -c
+    """
+
+    run: _Run
+    data: _Data
+    output: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="(default: the standard output)")] = None
+    """The CSV file to write."""
+
+    def __call__(self) -> int:
+        from jaxdl.cli.scoring import predict
+
+        return predict(self)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List the runs below a folder: status, epochs, the best of the metric that was watched, when and how long.
+
+    Example: jaxdl runs
+    """
+
+    root: Annotated[Positional[str], arg(metavar="ROOT", help="where to look")] = "runs"
+
+    def __call__(self) -> int:
+        from jaxdl.cli.listing import runs
+
+        return runs(self)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Show where compiled programs are kept, so that the second run of a program starts at once; or clear them.
+
+    The folder is that of JAX_COMPILATION_CACHE_DIR, or lies below JAXDL_CACHE or the user's cache folder; JAXDL_CACHE=off keeps none.
+    """
+
+    clear: bool = False
+    """Delete them."""
+
+    def __call__(self) -> int:
+        from jaxdl.cli.listing import cache
+
+        return cache(self)
+
+
+Command = (
+    Annotated[Train, subcommand("train", description="Train a model on a table, on images or on arrays.")]
+    | Annotated[Resume, subcommand("resume", description="Go on with a run that was stopped or killed.")]
+    | Annotated[Evaluate, subcommand("evaluate", description="Measure a run's best model on labelled data.")]
+    | Annotated[Predict, subcommand("predict", description="Predict with a run's best model, as CSV.")]
+    | Annotated[Runs, subcommand("runs", description="List the runs below a folder.")]
+    | Annotated[Cache, subcommand("cache", description="Show or clear the compiled programs.")]
+)
+_COMMANDS = {"train": Train, "resume": Resume, "evaluate": Evaluate, "predict": Predict, "runs": Runs, "cache": Cache}
+_CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+_ABOUT = "Train, measure and use models from a shell. Each command has a --help of its own: jaxdl train --help"
+
+
+def parse(words: Sequence[str]) -> Callable[[], int]:
+    """The command that `words` spell, ready to be called.
+
+    Raises:
+        SystemExit: after the help or the version (code 0), or after saying what was not understood (code 2).
+    """
+    if list(words) == ["--version"]:
+        import jaxdl
+
+        print(f"jaxdl {jaxdl.__version__}")
+        raise SystemExit(0)
+    if words and words[0] in _COMMANDS:  # alone, a command shows its whole docstring
+        return tyro.cli(_COMMANDS[words[0]], args=words[1:], prog=f"jaxdl {words[0]}", config=_CONFIG)
+    return tyro.cli(Command, args=words or ["--help"], prog="jaxdl", description=_ABOUT, config=_CONFIG)  # type: ignore[arg-type]

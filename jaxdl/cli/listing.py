@@ -1,0 +1,85 @@
+"""`jaxdl runs` and `jaxdl cache`: what there is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxdl.cli.commands import Cache, Runs
+
+_STATUS_STYLE = {"finished": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "stopped": "yellow"}
+
+
+def runs(options: Runs) -> int:
+    """Print a table of the runs below `options.root`; 1 when one of them cannot be read."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from jaxdl.tracking import list_runs
+
+    found = list_runs(options.root)
+    if not found:
+        print(f"no runs below {options.root}: jaxdl train makes one")
+        return 0
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("run", "status", "epochs", "step", "best", "started", "time"):
+        table.add_column(name, justify="right" if name in ("epochs", "step", "time") else "left", no_wrap=True)
+    for run in found:
+        status = str(run["status"])
+        table.add_row(
+            Text(str(run["name"])),
+            Text(status, style=_STATUS_STYLE.get(status, "")),
+            _shown(run["epochs"]),
+            _shown(run["step"]),
+            Text(_best(run["best"])),
+            "-" if run["started"] is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"])),
+            "-" if run["seconds"] is None else _duration(run["seconds"]),
+        )
+    console = Console()
+    # A log or a pipe has no width: nothing is cut short there.
+    console.print(table, width=None if console.is_terminal else 1000)
+    problems = [run for run in found if run["problem"]]
+    for run in problems:
+        print(f"{run['name']}: {run['problem']}")
+    return 1 if problems else 0
+
+
+def cache(options: Cache) -> int:
+    """Print the folder, number and size of the compiled programs; with `clear`, delete them first."""
+    from jaxdl.core import compile_cache
+
+    found = compile_cache.clear() if options.clear else compile_cache.info()
+    verb = "deleted from" if options.clear else "in"
+    print(
+        f"{found.programs:,} compiled program{'' if found.programs == 1 else 's'}, {_size(found.bytes)}, {verb} {found.folder}"
+    )
+    return 0
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _best(best: Mapping[str, Any] | None) -> str:
+    if not best or best.get("value") is None:
+        return "-"
+    where = f" in epoch {best['epoch']}" if best.get("epoch") is not None else ""
+    return f"{best.get('metric', '')} {best['value']:.4g}{where}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, whole = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{whole:02}"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
