@@ -1,8 +1,8 @@
 """The command line: `jaxdl train | evaluate | predict | resume | runs | cache`.
 
-A command is a frozen dataclass of options in `commands.py`, read by tyro, and a function that does it. Exit codes: 0 done,
-1 something was wrong with the data, the run or the machine (one sentence on the standard error says what), 2 the command
-line was not understood.
+A command is a frozen dataclass of options in `commands.py`, read by tyro, and a function that does it. Exit codes: 0
+done, 1 something was wrong with the data, the run or the machine (one sentence on the standard error says what), 2
+the command line was not understood.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-# What data, files and settings that a person got wrong raise; anything else is a fault of jaxdl and keeps its traceback.
+# What data, files and settings that a person got wrong raise; anything else is a fault of jaxdl and keeps its
+# traceback.
 _MISTAKES = (ValueError, TypeError, KeyError, OSError, ImportError, MemoryError)
 
 

@@ -1,10 +1,10 @@
-"""What can be typed: each command is a frozen dataclass of its options, whose comments and docstrings are its --help."""
+"""What can be typed: each command is a frozen dataclass of its options, whose docstrings are its --help."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
@@ -78,12 +78,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model on a table (CSV, TSV, Parquet, JSON Lines, libsvm; .gz where usual), on a folder or zip of class folders of
-    images, or on arrays (.npz with x and y).
+    """Train a model on a table (CSV, TSV, Parquet, JSON Lines, libsvm; .gz where usual), on a folder or zip of class
+    folders of images, or on arrays (.npz with x and y).
 
-    Numbers are standardised, text columns one-hot encoded, missing values filled; what was learned about the columns is saved with
-    the run, so that evaluate and predict read further data the same way. The run's folder holds checkpoints, metrics and
-    report.html, and a run that was stopped or killed goes on with: jaxdl resume RUN
+    Numbers are standardised, text columns one-hot encoded, missing values filled; what was learned about the columns
+    is saved with the run, so that evaluate and predict read further data the same way. The run's folder holds
+    checkpoints, metrics and report.html, and a run that was stopped or killed goes on with: jaxdl resume RUN
 
     Examples:
 
@@ -115,7 +115,8 @@ class Train:
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a run that was stopped or killed: from its last good checkpoint, with its settings, as if nothing had been.
+    """Go on with a run that was stopped or killed: from its last good checkpoint, with its settings, as if nothing
+    had been.
 
     The data are read from where they were; if they have changed, that is said and nothing is trained.
 
@@ -138,8 +139,8 @@ class Resume:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a run's best model on labelled data: loss and accuracy, the area under the ROC curve for two classes, the confusion
-    matrix; or the errors in the label's own unit.
+    """Measure a run's best model on labelled data: loss and accuracy, the area under the ROC curve for two classes,
+    the confusion matrix; or the errors in the label's own unit.
 
     Examples:
 
@@ -163,8 +164,9 @@ class Evaluate:
 class Predict:
     """Predict with a run's best model: one CSV row an example, in the order of DATA.
 
-    For classes the columns are prediction and one probability:CLASS each, for a number it is prediction; images begin with their
-    path. A label column in DATA is not needed and not read. In a terminal the first rows are shown; piped or with --output, all.
+    For classes the columns are prediction and one probability:CLASS each, for a number it is prediction; images begin
+    with their path. A label column in DATA is not needed and not read. In a terminal the first rows are shown; piped
+    or with --output, all.
 
     Examples:
 
@@ -203,7 +205,8 @@ class Runs:
 class Cache:
     """Show where compiled programs are kept, so that the second run of a program starts at once; or clear them.
 
-    The folder is that of JAX_COMPILATION_CACHE_DIR, or lies below JAXDL_CACHE or the user's cache folder; JAXDL_CACHE=off keeps none.
+    The folder is that of JAX_COMPILATION_CACHE_DIR, or lies below JAXDL_CACHE or the user's cache folder;
+    JAXDL_CACHE=off keeps none.
     """
 
     clear: bool = False
@@ -241,4 +244,5 @@ def parse(words: Sequence[str]) -> Callable[[], int]:
         raise SystemExit(0)
     if words and words[0] in _COMMANDS:  # alone, a command shows its whole docstring
         return tyro.cli(_COMMANDS[words[0]], args=words[1:], prog=f"jaxdl {words[0]}", config=_CONFIG)
-    return tyro.cli(Command, args=words or ["--help"], prog="jaxdl", description=_ABOUT, config=_CONFIG)  # type: ignore[arg-type]
+    chosen: Any = Command  # a union, which mypy does not take for a type here
+    return tyro.cli(chosen, args=words or ["--help"], prog="jaxdl", description=_ABOUT, config=_CONFIG)

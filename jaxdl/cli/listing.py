@@ -53,9 +53,8 @@ def cache(options: Cache) -> int:
 
     found = compile_cache.clear() if options.clear else compile_cache.info()
     verb = "deleted from" if options.clear else "in"
-    print(
-        f"{found.programs:,} compiled program{'' if found.programs == 1 else 's'}, {_size(found.bytes)}, {verb} {found.folder}"
-    )
+    programs = f"{found.programs:,} compiled program{'' if found.programs == 1 else 's'}"
+    print(f"{programs}, {_size(found.bytes)}, {verb} {found.folder}")
     return 0
 
 
