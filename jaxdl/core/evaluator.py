@@ -43,9 +43,10 @@ class _Blocks:
         return -(-self.feed.steps_per_epoch // self.length)
 
 
-def _item(feed: Feed) -> tuple[PyTree, int]:
-    """Shapes of one row of a block, and its bytes."""
-    item = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), feed.block(0, 0, 1))
+def _item(feed: Feed, layout: Layout) -> tuple[PyTree, int]:
+    """The type of one row of a block, and its bytes."""
+    first = jax.tree.map(lambda x: x[0], feed.block(0, 0, 1))
+    item = layout.abstract(first, layout.batch(first))
     return item, sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(item))
 
 
@@ -73,12 +74,12 @@ class Evaluator:
         self.step, self.metrics, self._feed = step, metrics, feed
         self._data = layout.put(feed.data)
         self._one = jax.jit(self._evaluate_one)
-        item, item_bytes = _item(feed)
-        cost = cost_of(
-            self._one.trace(
-                jax.eval_shape(self._start), state, self._data, item, jax.ShapeDtypeStruct((), np.float32)
-            ).jaxpr
-        )
+        item, item_bytes = _item(feed, layout)
+        live = jax.ShapeDtypeStruct((), np.float32, sharding=layout.replicated)
+        start = jax.eval_shape(self._start)
+        self._start_shardings = layout.batch(start)
+        start = layout.abstract(start, self._start_shardings)
+        cost = cost_of(self._one.trace(start, state, self._data, item, live).jaxpr)
         self._loop = slow_in_loops(cost)
         plan = choose_plan(cost, feed.steps_per_epoch, item_bytes)
         self._blocks = _Blocks(feed, layout, 1 if self._loop else plan.steps_per_dispatch)
@@ -101,9 +102,8 @@ class Evaluator:
         return new, jnp.stack([seen.loss, seen.weight])
 
     def _block(
-        self, sums: Any, state: State, data: PyTree, block: PyTree, live: Array, first: bool, last: bool
+        self, sums: Any, state: State, data: PyTree, block: PyTree, live: Array, last: bool
     ) -> tuple[Any, Array]:
-        sums = self._start() if first else sums
         if self._loop:
             item = jax.tree.map(lambda x: x[0], block)
             sums, row = self._one(sums, state, data, item, live[0])
@@ -117,14 +117,18 @@ class Evaluator:
 
         A metric whose `compute` returns a mapping gives one entry a key, "name/key".
         """
-        sums: Any = None
+        sums: Any = {}
         losses = []
+        if self.metrics:
+            if "start" not in self._programs:
+                self._programs["start"] = jax.jit(self._start, out_shardings=self._start_shardings).lower().compile()
+            sums = self._programs["start"]()
         for number, (block, live) in enumerate(self._blocks):
-            first, last = number == 0, number == len(self._blocks) - 1
-            if (first, last) not in self._programs:
-                program = jax.jit(partial(self._block, first=first, last=last))
-                self._programs[first, last] = program.lower(sums, state, self._data, block, live).compile()
-            sums, rows = self._programs[first, last](sums, state, self._data, block, live)
+            last = number == len(self._blocks) - 1
+            if last not in self._programs:
+                program = jax.jit(partial(self._block, last=last))
+                self._programs[last] = program.lower(sums, state, self._data, block, live).compile()
+            sums, rows = self._programs[last](sums, state, self._data, block, live)
             losses.append(rows)
         values, losses = jax.device_get((sums, losses))
         loss, weight = np.concatenate(losses).astype(np.float64).sum(0)
@@ -153,7 +157,7 @@ class Predictor:
         self.step, self._feed = step, feed
         self._data = layout.put(feed.data)
         self._one = jax.jit(self._predict_one)
-        item, item_bytes = _item(feed)
+        item, item_bytes = _item(feed, layout)
         traced = self._one.trace(state, self._data, item)
         cost = cost_of(traced.jaxpr)
         self._loop = slow_in_loops(cost)

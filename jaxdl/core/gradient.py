@@ -11,7 +11,7 @@ import optax
 
 from jaxdl.core.keys import step_key
 from jaxdl.core.state import State
-from jaxdl.core.step import Evaluation, Measure, Report, Step, choose
+from jaxdl.core.step import Alike, Evaluation, Measure, Report, Step
 from jaxdl.core.task import Array, Batch, Context, Hyper, Loss, PyTree, Task
 
 PRECISIONS = ("float32", "bf16")
@@ -97,8 +97,10 @@ def gradient_step(
             params, inputs = _cast(params), _cast(inputs)
         loss = task.loss({"params": params, **state.model_state}, inputs, context(state, batch, train))
         check_loss(loss, batch)
-        rows = batch["weight"].reshape(batch["weight"].shape + (1,) * (loss.weight.ndim - 1))
-        weights = loss.weight.astype(jnp.float32) * jnp.broadcast_to(rows, loss.weight.shape)
+        rows = batch["weight"].reshape(batch["weight"].shape + (1,) * (loss.value.ndim - 1))
+        weights = jnp.broadcast_to(rows, loss.value.shape)
+        if loss.weight is not None:
+            weights = weights * loss.weight.astype(jnp.float32)
         value = jnp.where(weights > 0, loss.value.astype(jnp.float32) * weights, 0.0)
         weight = weights.sum()
         total = value.sum()
@@ -135,11 +137,11 @@ def gradient_step(
             m.name: m.update(m.init(), preds=_float32(preds), target=target, weight=weights) for m in metrics
         }
         sums = {"gradient": gradient, "loss": total, "metrics": states}
-        return Measure(total=sums, weight=weight, means=new_state, rows=rows)
+        return Measure(sums, weight, new_state, rows, Alike(loss.weight is None))
 
     def apply(state: State, measured: Measure) -> tuple[State, Report]:
-        some = measured.weight > 0
-        scale = 1.0 / jnp.where(some, measured.weight, 1.0)
+        # The product with an inverse: a division of every element of the gradient is dearer.
+        scale = 1.0 / jnp.where(measured.weight > 0, measured.weight, 1.0)
         gradient = jax.tree.map(lambda g: g * scale.astype(g.dtype), measured.total["gradient"])
         loss = measured.total["loss"] * scale
         scalars = {"loss": loss, "weight": measured.weight}
@@ -160,8 +162,7 @@ def gradient_step(
                 ) from error
             raise
         params = optax.apply_updates(state.params, updates)
-        new = (params, dict(measured.means) | dict(measured.rows), opt_state)
-        params, model_state, opt_state = choose(some, new, (state.params, state.model_state, state.opt_state))
+        model_state = dict(measured.means) | dict(measured.rows)
         state = state.replace(params=params, model_state=model_state, opt_state=opt_state)
         return state, Report(scalars, dict(measured.total["metrics"]))
 
@@ -229,10 +230,10 @@ def check_loss(loss: Loss, batch: Batch) -> None:
             f"the task's loss has value of shape {list(loss.value.shape)} for a batch of {rows} examples: "
             "return one number per example, [batch, ...], not their mean"
         )
-    if loss.weight.shape != loss.value.shape:
+    if loss.weight is not None and loss.weight.shape != loss.value.shape:
         raise ValueError(
             f"the task's loss has weight of shape {list(loss.weight.shape)} beside value of shape "
-            f"{list(loss.value.shape)}: both must have the same shape (jnp.ones_like(value) when all count alike)"
+            f"{list(loss.value.shape)}: both must have the same shape (or None when all count alike)"
         )
 
 

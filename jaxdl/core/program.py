@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,7 +15,7 @@ from jaxdl.core import compile_cache
 from jaxdl.core.cost import Cost, cost_of
 from jaxdl.core.plan import RunPlan, choose_plan
 from jaxdl.core.state import State
-from jaxdl.core.step import Array, Report, Step, add, choose, zeros
+from jaxdl.core.step import Array, Report, Step, add, choose, update, zeros
 from jaxdl.core.task import PyTree
 from jaxdl.parallel import Layout
 
@@ -77,6 +78,7 @@ class Program:
             full-batch L-BFGS, a covariance).
         plan: how to run; by default chosen by `choose_plan`, the same in every run.
         start: a pytree {"params": ..., other collections} that replaces the initial values (it is copied).
+        all_count: that no batch of the feed consists of examples of weight 0 only; lets small steps run quicker.
 
     Raises:
         ValueError: a number in `hyper` that nothing reads: named, with the numbers that are read.
@@ -93,6 +95,7 @@ class Program:
         apply: str = "batch",
         plan: RunPlan | None = None,
         start: Mapping[str, PyTree] | None = None,
+        all_count: bool = False,
     ):
         if apply not in ("batch", "epoch"):
             raise ValueError(f'apply={apply!r}: choose "batch" or "epoch"')
@@ -102,13 +105,15 @@ class Program:
         self.compile_seconds = 0.0
         self._per_epoch = apply == "epoch"
         self._start = start
+        self._all_count = all_count
         self._data = self.layout.put(feed.data)
         self._hyper = {name: np.float32(value) for name, value in {**step.hyper, **(hyper or {})}.items()}
         self._compiled: dict[Any, Any] = {}
 
         first = jax.tree.map(lambda x: x[0], feed.block(seed, 0, 1))
         self._first = self.layout.put((np.uint32(seed), first, self._hyper))
-        item = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), first)
+        # With its sharding, or the update would be traced again inside the block: the mesh is part of a traced type.
+        item = self.layout.abstract(first, self.layout.batch(first))
         self._init = jax.jit(self._initial).trace(self._first[0], self._data, *self._first[1:])
         shapes = self._init.out_info
         self.state_shardings = self.layout.state(shapes)
@@ -139,13 +144,13 @@ class Program:
 
     def _one_update(self, state: State, data: PyTree, item: PyTree) -> tuple[State, Report]:
         batch = self.feed.take(data, item)
-        measured = self.step.measure(state, batch)
         if not self._per_epoch:
-            new, report = self.step.apply(state, measured)
-            return new.replace(step=state.step + 1), report
+            return update(self.step, state, batch, sure=self._all_count)
+        measured = self.step.measure(state, batch)
         pending = add(state.extra["pending"], measured)
         last = (state.step + 1) % self.feed.steps_per_epoch == 0
         decided, report = self.step.apply(state, pending)
+        decided = choose(pending.weight > 0, decided, state)
         report = choose(last, report, jax.tree.map(jnp.zeros_like, report))
         pending = choose(last, jax.tree.map(jnp.zeros_like, pending), pending)
         new = choose(last, decided, state)
@@ -208,11 +213,11 @@ class Program:
 
     def init(self) -> State:
         """The state before the first step, compiled with its shardings: parameters are born where they live."""
-        lowered = jax.jit(self._initial, out_shardings=self.state_shardings)
-        begun = time.process_time()
-        compiled = lowered.lower(self._first[0], self._data, *self._first[1:]).compile()
-        self.compile_seconds += time.process_time() - begun
-        return compiled(self._first[0], self._data, *self._first[1:])
+        # The traced program is compiled a second way, now that the shardings of its results are known.
+        whole, structure = jax.tree.flatten(self.state_shardings)
+        arguments = jax.tree.leaves((self._first[0], self._data, *self._first[1:]))
+        function = jax.extend.core.jaxpr_as_fun(self._init.jaxpr)
+        return structure.unflatten(self._executable("init", function, (), whole, *arguments)(*arguments))
 
     def steps_in_block(self, step: int) -> int:
         """How many steps the block that starts at `step` has; blocks start at multiples of K within their epoch."""

@@ -7,6 +7,7 @@ the expected counts of LDA and a covariance are others.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,6 +18,16 @@ from jaxdl.core.state import State
 from jaxdl.core.task import Array, Batch, PyTree
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Alike:
+    """Static knowledge about a measure: True when its weight is 0 only if the batch's own weights all are, because no
+    task weights (masked tokens, ignored pixels) took part. A program that also knows its feed can then leave out the
+    selection of the old state, which costs up to 18 % of a small step."""
+
+    value: bool = False
+
+
 class Measure(NamedTuple):
     """What one batch, or any part of one, has to say.
 
@@ -25,12 +36,14 @@ class Measure(NamedTuple):
         weight: [] float32, added: what the totals are divided by.
         means: averaged between parts by weight (batch statistics). Integer leaves take the larger one.
         rows: concatenated between parts along the first axis (recurrent carries).
+        alike: see `Alike`; no array.
     """
 
     total: PyTree
     weight: Array
     means: PyTree = ()
     rows: PyTree = ()
+    alike: Alike = Alike()
 
 
 class Report(NamedTuple):
@@ -69,8 +82,8 @@ class Step(NamedTuple):
     Attributes:
         init: (seed [] uint32, first batch, hyper) -> State.
         measure: (state, batch) -> Measure. Additive: the measures of any split of a batch add up to the batch's.
-        apply: (state, measure) -> (state, report). Divides by weight, then decides; weight 0 changes nothing.
-            It leaves `state.step` alone: whoever draws batches counts them.
+        apply: (state, measure) -> (state, report). Divides by weight, then decides. `update` keeps the old state where
+            the weight is 0, and counts the step: apply does neither.
         evaluate: (state, batch) -> Evaluation, or None for a step that has no loss to evaluate.
         predict: (state, batch) -> outputs, or None.
         metrics: the metrics that an evaluation computes when the caller names none.
@@ -107,6 +120,7 @@ def add(a: Measure, b: Measure) -> Measure:
         weight=weight,
         means=jax.tree.map(mean, a.means, b.means),
         rows=jax.tree.map(lambda x, y: jnp.concatenate([x, y]), a.rows, b.rows),
+        alike=Alike(a.alike.value and b.alike.value),
     )
 
 
@@ -118,3 +132,17 @@ def zeros(measure: PyTree) -> Measure:
 def choose(condition: Array, new: PyTree, old: PyTree) -> PyTree:
     """`new` where the scalar condition holds, else `old`, leaf by leaf (trees of the same structure)."""
     return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+
+
+def update(step: Step, state: State, batch: Batch, *, sure: bool = False) -> tuple[State, Report]:
+    """One update, apply . measure: what every program repeats. Weight 0 changes nothing but the count of batches.
+
+    Args:
+        sure: that no batch of the feed is without weight; then, if the task weighs all elements alike, the old state
+            need not be selected.
+    """
+    measured = step.measure(state, batch)
+    new, report = step.apply(state, measured)
+    if not (sure and measured.alike.value):
+        new = choose(measured.weight > 0, new, state)
+    return new.replace(step=state.step + 1), report

@@ -19,8 +19,9 @@ class Loss(NamedTuple):
 
     Attributes:
         value: [batch, ...] float32.
-        weight: the same shape, float32: 1 for what counts, 0 for padding tokens or ignored pixels. The example's own
-            weight (sample weight, zero for padding rows) is multiplied in by the step: a task cannot forget it.
+        weight: the same shape, float32: 1 for what counts, 0 for padding tokens or ignored pixels; None when all
+            elements of an example count like the example. The example's own weight (sample weight, zero for padding
+            rows) is multiplied in by the step: a task cannot forget it.
         outputs: what metrics read as `preds` (the target is `batch["y"]`), or a mapping with the keys "preds" and
             "target" where the target is something else.
         model_state: the untrained collections after this batch ({} when there are none), such as
@@ -30,7 +31,7 @@ class Loss(NamedTuple):
     """
 
     value: Array
-    weight: Array
+    weight: Array | None
     outputs: PyTree
     model_state: PyTree
     extra: Mapping[str, Array] = {}

@@ -115,7 +115,7 @@ def average(step: Step, decay: float = 0.999) -> Step:
     def apply(state: State, measured: Measure) -> tuple[State, Report]:
         new, report = step.apply(state, measured)
         t = state.step.astype(jnp.float32)
-        share = jnp.where(measured.weight > 0, 1 - jnp.minimum(decay, (1 + t) / (10 + t)), 0.0)
+        share = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
         moved = jax.tree.map(lambda a, p: a + (p - a) * share.astype(a.dtype), state.extra["average"], new.params)
         return new.replace(extra=new.extra | {"average": moved}), report
 
