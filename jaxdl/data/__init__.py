@@ -20,16 +20,27 @@ _HOME = {
     "Resident": "feeds",
     "Streamed": "feeds",
     "make_feed": "feeds",
+    # work for each record, in worker processes
+    "GrainFeed": "grain_feed",
+    "ImageFiles": "augment",
+    "random_crop": "augment",
+    "random_flip": "augment",
+    "color_jitter": "augment",
 }
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
+    from jaxdl.data.augment import ImageFiles as ImageFiles
+    from jaxdl.data.augment import color_jitter as color_jitter
+    from jaxdl.data.augment import random_crop as random_crop
+    from jaxdl.data.augment import random_flip as random_flip
     from jaxdl.data.dataset import Dataset as Dataset
     from jaxdl.data.dataset import as_dataset as as_dataset
     from jaxdl.data.feeds import Feed as Feed
     from jaxdl.data.feeds import Resident as Resident
     from jaxdl.data.feeds import Streamed as Streamed
     from jaxdl.data.feeds import make_feed as make_feed
+    from jaxdl.data.grain_feed import GrainFeed as GrainFeed
     from jaxdl.data.load import available as available
     from jaxdl.data.load import describe as describe
     from jaxdl.data.load import load as load

@@ -54,15 +54,8 @@ class Feed(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Resident:
-    """The whole data live on the device and are gathered inside the program: the fast feed.
-
-    Args:
-        dataset: a Dataset, or what `as_dataset` takes. Memory maps are read into memory.
-        batch_size: examples a batch.
-        shuffle: another permutation each epoch.
-        drop_last: leave the last partial batch of an epoch out.
-    """
+class _Columns:
+    """What feeds over a Dataset share: the order of its examples and the shape of a batch."""
 
     dataset: Dataset
     batch_size: int
@@ -94,6 +87,18 @@ class Resident:
         """One batch, with "weight": [batch_size] float32."""
         return batch_spec(self.dataset, self.batch_size)
 
+
+@dataclass(frozen=True, eq=False)
+class Resident(_Columns):
+    """The whole data live on the device and are gathered inside the program: the fast feed.
+
+    Args:
+        dataset: a Dataset, or what `as_dataset` takes. Memory maps are read into memory.
+        batch_size: examples a batch.
+        shuffle: another permutation each epoch.
+        drop_last: leave the last partial batch of an epoch out.
+    """
+
     @cached_property
     def data(self) -> dict[str, np.ndarray]:
         """The columns in the dtypes of the device; those that have them already are not copied."""
@@ -119,7 +124,7 @@ class Resident:
 
 
 @dataclass(frozen=True, eq=False)
-class Streamed:
+class Streamed(_Columns):
     """The host gathers whole batches and the loop sends them one block ahead: for data larger than the device.
 
     Memory maps are read row by row, so data may be larger than the host's memory too.
@@ -130,36 +135,6 @@ class Streamed:
         shuffle: another permutation each epoch.
         drop_last: leave the last partial batch of an epoch out.
     """
-
-    dataset: Dataset
-    batch_size: int
-    _: KW_ONLY
-    shuffle: bool = True
-    drop_last: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "dataset", as_dataset(self.dataset))
-        _ = self.order
-
-    @cached_property
-    def order(self) -> Order:
-        """The indices of every batch."""
-        return Order(len(self.dataset), self.batch_size, self.shuffle, self.drop_last)
-
-    @property
-    def examples(self) -> int:
-        """Examples an epoch."""
-        return len(self.dataset)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches an epoch."""
-        return self.order.steps_per_epoch
-
-    @cached_property
-    def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """One batch, with "weight": [batch_size] float32."""
-        return batch_spec(self.dataset, self.batch_size)
 
     @property
     def data(self) -> dict[str, np.ndarray]:
@@ -186,7 +161,7 @@ def make_feed(
     if kind not in ("auto", "resident", "streamed"):
         raise ValueError(f"there is no feed called {kind!r}: choose 'auto', 'resident' or 'streamed'")
     if kind == "auto":
-        mapped = any(_on_disk(array) for array in data.columns.values())
+        mapped = any(on_disk(array) for array in data.columns.values())
         large = sum(array.nbytes for array in data.columns.values()) > RESIDENT_BYTES
         kind = "streamed" if mapped or large else "resident"
     feed = Resident if kind == "resident" else Streamed
@@ -238,7 +213,7 @@ def narrow(
     if array.dtype == wanted:
         return array
     if array.dtype.kind in "iu" and wanted.kind in "iu":
-        limits = np.iinfo(wanted)
+        limits = np.iinfo(wanted.name)
         for start, rows in blocks(array):
             if rows.size and (rows.min() < limits.min or rows.max() > limits.max):
                 where = np.argwhere((rows < limits.min) | (rows > limits.max))[0]
@@ -262,15 +237,15 @@ def narrow(
 
 def _rows(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Rows of a column, into fresh memory. np.take is the fastest gather that numpy has."""
-    if _on_disk(array):
+    if on_disk(array):
         # In the order of the file, so that each page is read once; then back into the order asked for.
         unique, back = np.unique(rows, return_inverse=True)
         return np.take(np.asarray(array[unique]), back, axis=0)
     return np.take(array, rows, axis=0)
 
 
-def _on_disk(array: Any) -> bool:
-    """A memory map, or a view of one."""
+def on_disk(array: Any) -> bool:
+    """Whether an array is a memory map, or a view of one."""
     while array is not None:
         if isinstance(array, np.memmap):
             return True

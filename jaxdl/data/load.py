@@ -31,9 +31,10 @@ class SetDescription:
     classes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        counts = f"{self.train_examples} examples to train and {self.test_examples} to test, a fixed split"
         lines = [
             f"{self.name}: {self.summary}",
-            f"  task      {self.task}; {self.train_examples} train and {self.test_examples} test examples (fixed split)",
+            f"  task      {self.task}; {counts}",
             f"  x         {self.x}",
             f"  y         {self.y}",
             f"  source    {self.source}",

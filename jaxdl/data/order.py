@@ -41,6 +41,10 @@ class Order:
                 f"{self.examples} examples give no whole batch of {self.batch_size}: drop_last leaves none"
             )
 
+    def __reduce__(self) -> tuple[type[Order], tuple[int, int, bool, bool]]:
+        """Without the tables: a worker process makes its own."""
+        return Order, (self.examples, self.batch_size, self.shuffle, self.drop_last)
+
     @property
     def steps_per_epoch(self) -> int:
         """Batches an epoch: ceil(examples / batch_size), or its floor with drop_last."""
