@@ -1,7 +1,7 @@
 """How a checkpoint comes to be, and goes: whole or not at all, whatever is killed when.
 
-A checkpoint is written into `.jaxdl-saving-STEP`, its files are flushed to the disk, its manifest comes last, and one rename
-makes it `STEP`. A checkpoint is deleted the other way round: renamed to `.jaxdl-deleting-STEP` first.
+A checkpoint is written into `.jaxdl-saving-STEP`, its files are flushed to the disk, its manifest comes last, and one
+rename makes it `STEP`. A checkpoint is deleted the other way round: renamed to `.jaxdl-deleting-STEP` first.
 """
 
 from __future__ import annotations

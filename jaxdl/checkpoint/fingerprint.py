@@ -42,10 +42,10 @@ class PendingFingerprint(NamedTuple):
 def fingerprint(tree: PyTree) -> Fingerprint:
     """A checksum of every bit of a tree, independent of mesh and sharding.
 
-    For a leaf of words w_i in row-major order, f = sum_i w_i (2 i + 1) mod 2^32. A word is an element's bits, widened to
-    32; 8-byte elements are two words, low half first. Odd weights make every flip of a single bit change the sum, and
-    wrap-around addition has no order, so that any split over devices gives the same number. Whole: sum over leaves of
-    (f + 1) (2 crc32(path) + 1) mod 2^32.
+    For a leaf of words w_i in row-major order, f = sum_i w_i (2 i + 1) mod 2^32. A word is an element's bits, widened
+    to 32; 8-byte elements are two words, low half first. Odd weights make every flip of a single bit change the sum,
+    and wrap-around addition has no order, so that any split over devices gives the same number. Whole: sum over leaves
+    of (f + 1) (2 crc32(path) + 1) mod 2^32.
 
     Leaves on accelerators are summed there, by one compiled program a tree structure. Leaves in host memory, which CPU
     devices share, are summed by NumPy: compiling the program for 30 leaves took 0.8 CPU-seconds there, summing 30 MB
@@ -58,7 +58,7 @@ def fingerprint(tree: PyTree) -> Fingerprint:
 
 
 def start_fingerprint(named: Mapping[str, Any]) -> PendingFingerprint:
-    """Dispatch the devices' part without waiting for it, after which those leaves may be donated; those on the host may not."""
+    """Dispatch the devices' part without waiting for it; those leaves may then be donated, the ones on the host not."""
     host = {path: leaf for path, leaf in named.items() if on_host(leaf)}
     groups: dict[Any, tuple[list[str], list[Any]]] = {}
     for path, leaf in named.items():

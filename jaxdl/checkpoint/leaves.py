@@ -1,4 +1,4 @@
-"""The leaves of a pytree by name: paths, host copies, and which leaf of a checkpoint belongs to which leaf of a tree."""
+"""The leaves of a pytree by name: paths, host copies, and which leaf of a checkpoint belongs to which of a tree."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def assign(like: Mapping[str, Any], stored: Mapping[str, Any], *, path_map: Path
         like: path -> anything with shape and dtype, what is wanted.
         stored: path -> anything with shape and dtype, what the checkpoint holds.
         path_map: wanted path -> stored path, where a key or value may also be a whole folder (`params/encoder`) and
-            the value None keeps what `like` holds; or pairs (regular expression, replacement) tried in order on the wanted path.
+            the value None keeps what `like` holds; or pairs (regular expression, replacement), tried in order on the
+            wanted path.
     """
     sources = _sources(like, stored, path_map)
     loaded: dict[str, str] = {}
@@ -155,7 +156,7 @@ def place(array: np.ndarray, like: Any) -> Any:
         return array
     sharding = getattr(like, "sharding", None)
     if sharding is None:
-        device = jax.config.jax_default_device
+        device = jax.config.jax_default_device  # type: ignore[attr-defined]
         sharding = device if isinstance(device, jax.Device) else jax.local_devices(backend=device)[0]
     return jax.device_put(array, sharding)
 
@@ -197,12 +198,12 @@ def _sources(like: Mapping[str, Any], stored: Mapping[str, Any], path_map: PathM
             raise ValueError(f"path_map: the checkpoint has no path {value!r}{nearest(value, stored)}")
     sources = {}
     for path in like:
-        key = max((key for key in path_map if _below(path, key)), key=len, default=None)
-        if key is None:
+        longest = max((key for key in path_map if _below(path, key)), key=len, default=None)
+        if longest is None:
             sources[path] = path
         else:
-            value = path_map[key]
-            sources[path] = None if value is None else value + path[len(key) :]
+            value = path_map[longest]
+            sources[path] = None if value is None else value + path[len(longest) :]
     return sources
 
 

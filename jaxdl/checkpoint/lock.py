@@ -17,11 +17,12 @@ NAME = ".jaxdl-lock"
 class FolderLock:
     """The exclusive right to write into a folder, held until `release` or the end of the process.
 
-    The kernel's lock on the file decides, so that a killed run leaves nothing that needs cleaning; the file's text (pid, host)
-    only tells who. Where a forked worker outlives its killed parent and still holds the file, the dead pid gives it up.
+    The kernel's lock on the file decides, so that a killed run leaves nothing that needs cleaning; the file's text
+    (pid, host) only tells who. Where a forked worker outlives its killed parent and still holds the file, the dead pid
+    gives it up.
 
     Raises:
-        OSError: another run writes there; pid, host and time are named. PermissionError, where the folder is not writable.
+        OSError: another run writes there; pid, host and time are named. PermissionError: the folder is not writable.
     """
 
     def __init__(self, folder: Path) -> None:

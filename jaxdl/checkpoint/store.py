@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import errno
+import atexit
 import json
 import math
 import os
+import sys
 import threading
+import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ from jaxdl.checkpoint.manifest import (
     read_manifest,
     stored_leaves,
 )
+from jaxdl.checkpoint.sentences import explained, reason
 
 PyTree = Any
 
@@ -67,8 +69,8 @@ class Restored(NamedTuple):
 class Store:
     """Checkpoints of one run in one folder.
 
-    A save copies the tree into host memory and returns; a thread writes it. Each checkpoint is a folder named by its step,
-    which appears complete with its manifest, or not at all, whatever is killed when.
+    A save copies the tree into host memory and returns; a thread writes it. Each checkpoint is a folder named by its
+    step, which appears complete with its manifest, or not at all, whatever is killed when.
 
     Args:
         folder: made if missing.
@@ -97,8 +99,9 @@ class Store:
         self._metrics: dict[int, float | None] = {}
         self._corrupt: set[int] = set()
         self._closed = False
+        _OPEN.add(self)
         if not read_only:
-            with _explained(f"checkpoints cannot be written into {self.folder}"):
+            with explained(f"checkpoints cannot be written into {self.folder}"):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._lock = FolderLock(self.folder)
                 commit.sweep(self.folder)
@@ -119,7 +122,7 @@ class Store:
         Args:
             step: 0 or more.
             tree: arrays, jax or NumPy; they may be donated as soon as this returns.
-            manifest: the whole configuration, of what JSON can hold; comes back as `restored.manifest["configuration"]`.
+            manifest: the whole configuration, of what JSON can hold; `Restored.manifest["configuration"]` has it.
             metric: smaller is better; NaN and infinities never are the best.
             wait: return when the checkpoint is on the disk.
 
@@ -161,10 +164,9 @@ class Store:
                 doing = f"step {step} was saved to {self.folder}, but an older checkpoint could not be deleted"
                 for old in self._surplus(int(step)):
                     commit.delete(self.folder, old)
-            except BaseException as error:  # noqa: BLE001 - handed to the next save, wait or close
+            except BaseException as error:  # the next save, wait or close raises it
                 self._failure = (doing, error)
 
-        # Not a daemon: a program that ends without close() still finishes its last save.
         self._writer = threading.Thread(target=write, name=f"checkpoint-{step}")
         self._writer.start()
         if wait:
@@ -185,7 +187,7 @@ class Store:
         stands = f"the newest good one is step {steps[-1]}" if steps else "there is none yet"
         number = getattr(error, "errno", None)
         sentence = (
-            f"{doing}: {_reason(error)}. Checkpoints already there are untouched ({stands}); the next save tries again"
+            f"{doing}: {reason(error)}. Checkpoints already there are untouched ({stands}); the next save tries again"
         )
         raise (OSError(number, sentence) if number is not None else OSError(sentence)) from error
 
@@ -237,11 +239,11 @@ class Store:
             like: arrays or `jax.ShapeDtypeStruct`. Leaves come back on the sharding of theirs, on any mesh; without one
                 committed to the default device. 64-bit leaves stay NumPy arrays where x64 is off.
             step: this one and no other; None takes the newest good one and says in `notes` which were passed over.
-            strict: every leaf has its counterpart. False takes what fits; the rest of `like` must hold arrays, is copied,
-                and is listed in `new`, as what was not used is in `left`.
-            path_map: path in `like` -> path in the checkpoint, where both may be folders (`params/encoder`) and None keeps
-                what `like` holds; or pairs (regular expression, replacement), the first that is found in a path of `like`
-                turns it into the path in the checkpoint.
+            strict: every leaf has its counterpart. False takes what fits; the rest of `like` must hold arrays, is
+                copied, and is listed in `new`, as what was not used is in `left`.
+            path_map: path in `like` -> path in the checkpoint, where both may be folders (`params/encoder`) and None
+                keeps what `like` holds; or pairs (regular expression, replacement): the first that is found in a path
+                of `like` turns it into the path in the checkpoint.
 
         Raises:
             FileNotFoundError: no checkpoint, or not this step.
@@ -268,7 +270,7 @@ class Store:
     def verify(self, step: int | None = None) -> list[str]:
         """Read a checkpoint again, or all of them, and list what is wrong, each with its file or path.
 
-        Sizes and crc32 of the files, files that the manifest does not know, then shapes, dtypes and fingerprints of the leaves.
+        Sizes and crc32 of the files, files that the manifest does not know, then shapes, dtypes and fingerprints.
         """
         self._join()
         problems = []
@@ -302,11 +304,11 @@ class Store:
         matched = assign(wanted, stored, path_map=path_map)
         if strict:
             require_complete(matched, where=f"the checkpoint of step {step} in {self.folder}")
-        for path, reason in matched.new.items():
+        for path, why in matched.new.items():
             if isinstance(wanted[path], jax.ShapeDtypeStruct):
                 raise ValueError(
-                    f"the leaf {path!r} does not come from the checkpoint of step {step} ({reason}), and `like` holds only "
-                    "its shape: hand a tree of real arrays to strict=False"
+                    f"the leaf {path!r} does not come from the checkpoint of step {step} ({why}), and `like` holds "
+                    "only its shape: hand a tree of real arrays to strict=False"
                 )
         damaged = file_problems(checkpoint, record, strangers=False)
         if damaged:
@@ -319,7 +321,7 @@ class Store:
             if source is None:
                 leaves[path] = place(host_copy(leaf), leaf)
                 continue
-            # A jax array may share its NumPy array's memory and be donated: each leaf gets memory that nobody else holds.
+            # A jax array may share its NumPy array's memory and be donated: each gets memory that nobody else holds.
             uses[source] -= 1
             leaves[path] = place(arrays[source].copy() if uses[source] else arrays.pop(source), leaf)
         marks = start_fingerprint({path: leaves[path] for path in matched.loaded}).collect()
@@ -334,9 +336,11 @@ class Store:
         arrays = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in stored.items() if 0 in leaf.shape}
         folder = self._checkpoint(step) / commit.ARRAYS
         try:
-            arrays.update(read_arrays(folder, [path for path in stored if path not in arrays]))
+            arrays.update(
+                read_arrays(folder, {path: leaf.dtype for path, leaf in stored.items() if path not in arrays})
+            )
         except Exception as error:  # Orbax raises what it likes; all of it means that the bytes do not decode
-            raise CorruptCheckpoint(f"step {step} is corrupt ({folder} does not decode: {_reason(error)})") from error
+            raise CorruptCheckpoint(f"step {step} is corrupt ({folder} does not decode: {reason(error)})") from error
         for path, leaf in stored.items():
             if (arrays[path].shape, arrays[path].dtype) != (leaf.shape, leaf.dtype):
                 raise CorruptCheckpoint(
@@ -371,30 +375,23 @@ class Store:
             self._writer = None
 
 
+_OPEN: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Say what a program loses that ends without `close`: Python starts no threads any more, and Orbax needs them."""
+    for store in list(_OPEN):
+        try:
+            store.close()
+        except OSError as error:
+            print(f"{error}. End with store.close() or use `with Store(...)`: the program ended first", file=sys.stderr)
+
+
 def _mark_problems(step: int, marks: Fingerprint, stored: Mapping[str, StoredLeaf]) -> list[str]:
     return [
-        f"step {step} is corrupt ({path} has fingerprint {marks.leaves[path]:08x}, the manifest says {leaf.fingerprint:08x})"
+        f"step {step} is corrupt ({path} has fingerprint {marks.leaves[path]:08x}, "
+        f"the manifest says {leaf.fingerprint:08x})"
         for path, leaf in stored.items()
         if marks.leaves[path] != leaf.fingerprint
     ]
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Turn an error of the file system into a sentence of the same kind; one that another run causes is a sentence already."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            raise
-        raise OSError(error.errno, f"{what}: {_reason(error)}; choose a folder that this user may write") from error
-
-
-def _reason(error: BaseException) -> str:
-    """Why, without the place in somebody's C++ source."""
-    text = str(error)
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text or "[Errno 28]" in text:
-        return error.strerror if isinstance(error, OSError) and "free" in str(error.strerror) else "the disk is full"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower() + (f" ({error.filename})" if error.filename else "")
-    return f"{type(error).__name__}: {text.splitlines()[0][:300] if text else 'no message'}"
