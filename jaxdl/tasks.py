@@ -5,7 +5,8 @@ split of a batch. What all of them share:
 
 - A batch has "x" and "y" (language models may do with "x"). uint8 inputs become float32 / 255; float inputs and
   parameters may be bfloat16: losses are computed in float32.
-- `hyper` numbers "dropout" (when the module has an attribute of that name) and "label_smoothing" override the static ones.
+- `hyper` numbers "dropout" (when the module has an attribute of that name) and "label_smoothing" override the static
+  ones.
 - A module with a `mask` argument gets `context.weight > 0`, so that padding rows stay out of batch statistics.
 - Collections other than "params" change in training only.
 """
@@ -13,7 +14,6 @@ split of a batch. What all of them share:
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,15 +23,10 @@ import numpy as np
 
 from jaxdl import nn
 from jaxdl.core.task import Array, Batch, Context, Key, Loss, PyTree, Task, Variables
+from jaxdl.nn.networks import Network, function_network, linen_network, nnx_network
+from jaxdl.nn.precision import widened
 
 LossFunction = Callable[[Array, Array], Array]
-
-
-class _Network(NamedTuple):
-    """A network of any module system: variables from a key, outputs and new untrained state from variables."""
-
-    init: Callable[[Key, Array], Variables]
-    run: Callable[[Variables, Array, Context | None], tuple[PyTree, PyTree]]  # no context: prediction
 
 
 def classification(
@@ -41,8 +36,8 @@ def classification(
 
     Args:
         model: a linen module; [batch, ...] -> logits [batch, classes].
-        label_smoothing: share of the target that is spread over all classes, in training only; the evaluated loss is the
-            plain one, so that trials with different smoothing compare. `hyper` "label_smoothing" overrides it.
+        label_smoothing: share of the target that is spread over all classes, in training only; the evaluated loss
+            is the plain one, so that trials with different smoothing compare. `hyper` "label_smoothing" overrides it.
         class_weight: what each class counts, by class number; a mapping leaves the others at 1. It multiplies the
             weights, so the loss is sum(w * value) / sum(w), in training and evaluation.
 
@@ -50,26 +45,26 @@ def classification(
         x: what the model takes. y: [batch] integers in [0, classes).
 
     Returns:
-        A Task; outputs are logits [batch, classes], predictions probabilities float32 [batch, classes], metric accuracy.
+        A Task; outputs are logits [batch, classes], predictions probabilities float32 [batch, classes].
     """
     from jaxdl.metrics import Accuracy
 
     _check_fraction("label_smoothing", label_smoothing)
-    network = _linen(model)
+    network = linen_network(model)
 
     def loss(variables: Variables, batch: Batch, context: Context) -> Loss:
-        logits, state = network.run(variables, batch["x"], context)
+        logits, state = _run(network, variables, batch["x"], context)
         labels = _labels(batch["y"], "classification")
         _check_classes(logits, labels.shape)
         value = nn.softmax_cross_entropy(logits, labels, label_smoothing=_smoothing(context, label_smoothing))
         weight = jnp.ones(value.shape, jnp.float32)
         if class_weight is not None:
             weight = _class_weights(class_weight, logits.shape[-1])[labels]
-        return Loss(value, weight, _wide(logits), state)
+        return Loss(value, weight, widened(logits), state)
 
     def predict(variables: Variables, batch: Batch) -> Array:
-        logits, _ = network.run(variables, batch["x"], None)
-        return jax.nn.softmax(_wide(logits), axis=-1)
+        logits, _ = _run(network, variables, batch["x"], None)
+        return jax.nn.softmax(widened(logits), axis=-1)
 
     return Task(_init(network), loss, predict, metrics=(Accuracy(),))
 
@@ -89,7 +84,7 @@ def regression(model: Any, *, loss: str | LossFunction = "squared") -> Task:
         A Task; predictions are float32 [batch] or [batch, targets].
     """
     kind = _chosen_loss(loss, ("squared", "absolute", "huber"))
-    network = _linen(model)
+    network = linen_network(model)
     return _supervised(network, kind)
 
 
@@ -102,9 +97,9 @@ def language_model(model: Any, *, pad: int | None = None, label_smoothing: float
         label_smoothing: as in `classification`.
 
     Batch:
-        x: [batch, T] integers. Without "y" the targets are x moved by one: the model reads x[:, :-1]. With "y" [batch, T]
-        they are y, and the model reads all of x. "mask" [batch, T] (bool or 0/1), where given, says which positions of y
-        (without y: of x) count as targets.
+        x: [batch, T] integers. Without "y" the targets are x moved by one: the model reads x[:, :-1]. With "y"
+        [batch, T] they are y, and the model reads all of x. "mask" [batch, T] (bool or 0/1), where given, says which
+        positions of y (without y: of x) count as targets.
 
     Returns:
         A Task; outputs are {"preds": logits, "target": tokens}, predictions probabilities float32
@@ -113,7 +108,7 @@ def language_model(model: Any, *, pad: int | None = None, label_smoothing: float
     from jaxdl.metrics import Accuracy
 
     _check_fraction("label_smoothing", label_smoothing)
-    network = _linen(model)
+    network = linen_network(model)
 
     def readable(tokens: Array) -> Array:
         tokens = _labels(tokens, "language_model", "x")
@@ -124,7 +119,7 @@ def language_model(model: Any, *, pad: int | None = None, label_smoothing: float
         if shifted and batch["x"].ndim == 2 and batch["x"].shape[1] < 2:
             raise ValueError(f"language_model: x {batch['x'].shape} has no next token; give at least two per row, or y")
         inputs, targets = (batch["x"][:, :-1], batch["x"][:, 1:]) if shifted else (batch["x"], batch["y"])
-        logits, state = network.run(variables, readable(inputs), context)
+        logits, state = _run(network, variables, readable(inputs), context)
         targets = _labels(targets, "language_model")
         _check_classes(logits, targets.shape)
         counted = jnp.ones(targets.shape, jnp.bool_) if pad is None else targets != pad
@@ -134,8 +129,8 @@ def language_model(model: Any, *, pad: int | None = None, label_smoothing: float
         return _masked_loss(logits, targets, counted, _smoothing(context, label_smoothing), state)
 
     def predict(variables: Variables, batch: Batch) -> Array:
-        logits, _ = network.run(variables, readable(batch["x"]), None)
-        return jax.nn.softmax(_wide(logits), axis=-1)
+        logits, _ = _run(network, variables, readable(batch["x"]), None)
+        return jax.nn.softmax(widened(logits), axis=-1)
 
     return Task(_init(network, readable), loss, predict, metrics=(Accuracy(),))
 
@@ -157,17 +152,17 @@ def segmentation(model: Any, *, ignore_index: int | None = 255, label_smoothing:
     from jaxdl.metrics import Accuracy
 
     _check_fraction("label_smoothing", label_smoothing)
-    network = _linen(model)
+    network = linen_network(model)
 
     def loss(variables: Variables, batch: Batch, context: Context) -> Loss:
-        logits, state = network.run(variables, batch["x"], context)
+        logits, state = _run(network, variables, batch["x"], context)
         labels = _labels(batch["y"], "segmentation")
         _check_classes(logits, labels.shape)
         counted = jnp.ones(labels.shape, jnp.bool_) if ignore_index is None else labels != ignore_index
         return _masked_loss(logits, labels, counted, _smoothing(context, label_smoothing), state)
 
     def predict(variables: Variables, batch: Batch) -> Array:
-        logits, _ = network.run(variables, batch["x"], None)
+        logits, _ = _run(network, variables, batch["x"], None)
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
     return Task(_init(network), loss, predict, metrics=(Accuracy(),))
@@ -185,27 +180,15 @@ def from_functions(
 
     Args:
         init: (key, x) -> params, a pytree of float32 arrays.
-        apply: (params, x) -> outputs; when it has arguments called `train` or `key`, they are passed by name: `train` a
-            Python bool, `key` a key in training and None otherwise.
+        apply: (params, x) -> outputs; when it has arguments called `train`, `key` or `mask`, they are passed by name:
+            `train` a Python bool, `key` a key and `mask` [batch] bool in training, both None otherwise.
         loss: "softmax_cross_entropy", "sigmoid_cross_entropy", "squared", "absolute", "huber", or a function
             (outputs, y) -> [batch, ...], one number per example, which are averaged with the examples' weights.
         predict: outputs -> what `run.predict` returns; by default what suits the named loss (probabilities for the
             cross-entropies), and the outputs themselves for a function.
         metrics: the metrics of every evaluation; by default what suits the named loss.
     """
-    takes = inspect.signature(apply).parameters
-
-    def run(variables: Variables, x: Array, context: Context | None) -> tuple[PyTree, PyTree]:
-        train = context is not None and context.train
-        options: dict[str, Any] = {}
-        if "train" in takes:
-            options["train"] = train
-        if "key" in takes:
-            options["key"] = context.keys("apply") if context is not None and train else None
-        return apply(variables["params"], _inputs(x, variables["params"]), **options), {}
-
-    network = _Network(lambda key, x: {"params": init(key, x)}, run)
-    return _supervised(network, _chosen_loss(loss), predict, metrics)
+    return _supervised(function_network(init, apply), _chosen_loss(loss), predict, metrics)
 
 
 def from_nnx(
@@ -220,6 +203,7 @@ def from_nnx(
     Parameters (`nnx.Param`) are trained; batch statistics and every other variable follow as untrained state; the state
     of random streams is not kept: each step seeds them from the step's key "dropout". The module is switched by
     `module.train()` and `module.eval()`, and called as module(x), with `train=` and `mask=` when it takes them.
+    A dropout rate in `hyper` does not reach it.
 
     Args:
         module: an nnx module, whose present values are where training starts whatever the seed; or a function
@@ -228,17 +212,7 @@ def from_nnx(
         predict: see `from_functions`.
         metrics: see `from_functions`.
     """
-    from jaxdl.nn.nnx_network import nnx_network
-
-    start, call = nnx_network(module)
-
-    def run(variables: Variables, x: Array, context: Context | None) -> tuple[PyTree, PyTree]:
-        train = context is not None and context.train
-        key = context.keys("dropout") if context is not None and train else None
-        mask = None if context is None else context.weight > 0
-        return call(variables, _inputs(x, variables["params"]), train=train, key=key, mask=mask)
-
-    return _supervised(_Network(lambda key, x: start(nn.light_key(key)), run), _chosen_loss(loss), predict, metrics)
+    return _supervised(nnx_network(module), _chosen_loss(loss), predict, metrics)
 
 
 class _NamedLoss(NamedTuple):
@@ -254,10 +228,10 @@ def _identity(outputs: PyTree) -> PyTree:
 
 _LOSSES = {
     "softmax_cross_entropy": _NamedLoss(
-        nn.softmax_cross_entropy, lambda logits: jax.nn.softmax(_wide(logits), axis=-1), ("Accuracy",)
+        nn.softmax_cross_entropy, lambda logits: jax.nn.softmax(widened(logits), axis=-1), ("Accuracy",)
     ),
     "sigmoid_cross_entropy": _NamedLoss(
-        nn.sigmoid_cross_entropy, lambda logits: jax.nn.sigmoid(_wide(logits)), squeeze=True
+        nn.sigmoid_cross_entropy, lambda logits: jax.nn.sigmoid(widened(logits)), squeeze=True
     ),
     "squared": _NamedLoss(nn.squared_error, _identity, squeeze=True),
     "absolute": _NamedLoss(nn.absolute_error, _identity, squeeze=True),
@@ -276,7 +250,7 @@ def _chosen_loss(loss: str | LossFunction, names: Sequence[str] = tuple(_LOSSES)
 
 
 def _supervised(
-    network: _Network,
+    network: Network,
     kind: _NamedLoss,
     predict: Callable[[PyTree], PyTree] | None = None,
     metrics: tuple[Any, ...] | None = None,
@@ -288,61 +262,35 @@ def _supervised(
     prediction = kind.predict if predict is None else predict
 
     def loss(variables: Variables, batch: Batch, context: Context) -> Loss:
-        outputs, state = network.run(variables, batch["x"], context)
+        outputs, state = _run(network, variables, batch["x"], context)
         target = batch["y"]
         if kind.squeeze:
             outputs, target = _squeeze(outputs), _squeeze(target)
         value = kind.value(outputs, target)
         if value.shape[:1] != batch["y"].shape[:1]:
             raise ValueError(f"the loss gives one number per example, [{batch['y'].shape[0]}, ...], not {value.shape}")
-        seen = {"preds": jax.tree.map(_wide, outputs), "target": target}
-        return Loss(value.astype(jnp.promote_types(value.dtype, jnp.float32)), _ones(value), seen, state)
+        seen = {"preds": jax.tree.map(widened, outputs), "target": target}
+        return Loss(widened(value), _ones(value), seen, state)
 
     def predicted(variables: Variables, batch: Batch) -> PyTree:
-        outputs, _ = network.run(variables, batch["x"], None)
-        return jax.tree.map(_wide, prediction(_squeeze(outputs) if kind.squeeze else outputs))
+        outputs, _ = _run(network, variables, batch["x"], None)
+        return jax.tree.map(widened, prediction(_squeeze(outputs) if kind.squeeze else outputs))
 
     return Task(_init(network), loss, predicted, metrics=usual if metrics is None else metrics)
 
 
-def _linen(model: Any) -> _Network:
-    """A linen module as a network."""
-    import flax.linen
-
-    if not isinstance(model, flax.linen.Module):
-        raise TypeError(
-            f"the model is a {type(model).__name__}, not a flax.linen module: use jaxdl.create_model(...), "
-            "tasks.from_nnx for nnx modules, tasks.from_functions for plain functions"
-        )
-    takes = inspect.signature(type(model).__call__).parameters
-    drops = "dropout" in {field.name for field in model.__dataclass_fields__.values()}
-
-    def init(key: Key, x: Array) -> Variables:
-        options = {"train": False} if "train" in takes else {}
-        variables = model.init({"params": nn.light_key(key)}, _inputs(x, {}), **options)
-        return dict(flax.linen.meta.unbox(variables))
-
-    def run(variables: Variables, x: Array, context: Context | None) -> tuple[PyTree, PyTree]:
-        train = context is not None and context.train
-        options: dict[str, Any] = {"train": train} if "train" in takes else {}
-        x = _inputs(x, variables["params"])
-        if context is None or not train:
-            return model.apply(variables, x, **options), {}
-        module = model.clone(dropout=context.hyper.get("dropout", model.dropout)) if drops else model
-        if "mask" in takes:
-            options["mask"] = context.weight > 0
-        rngs = {"dropout": context.keys("dropout")}
-        untrained = [name for name in variables if name != "params"]
-        if not untrained:
-            return module.apply(variables, x, rngs=rngs, **options), {}
-        outputs, state = module.apply(variables, x, rngs=rngs, mutable=untrained, **options)
-        return outputs, dict(state)
-
-    return _Network(init, run)
+def _init(network: Network, readable: Callable[[Array], Array] = _identity) -> Callable[[Key, Batch], Variables]:
+    return lambda key, batch: network.init(key, _inputs(readable(batch["x"]), {}))
 
 
-def _init(network: _Network, readable: Callable[[Array], Array] = _identity) -> Callable[[Key, Batch], Variables]:
-    return lambda key, batch: network.init(key, readable(batch["x"]))
+def _run(network: Network, variables: Variables, x: PyTree, context: Context | None) -> tuple[PyTree, PyTree]:
+    """The network's outputs and new state; without a context it predicts."""
+    x = _inputs(x, variables["params"])
+    if context is None or not context.train:
+        return network.run(variables, x, train=False, key=None, mask=None, dropout=None)
+    dropout = None if network.dropout is None else context.hyper.get("dropout", network.dropout)
+    key = context.keys("dropout")
+    return network.run(variables, x, train=True, key=key, mask=context.weight > 0, dropout=dropout)
 
 
 def _inputs(x: PyTree, params: PyTree) -> PyTree:
@@ -360,7 +308,7 @@ def _masked_loss(logits: Array, labels: Array, counted: Array, smoothing: float 
     """Cross-entropy where `counted`, weight 0 and a harmless label elsewhere."""
     safe = jnp.where(counted, labels, jnp.zeros_like(labels))
     value = nn.softmax_cross_entropy(logits, safe, label_smoothing=smoothing)
-    return Loss(value, counted.astype(jnp.float32), {"preds": _wide(logits), "target": safe}, state)
+    return Loss(value, counted.astype(jnp.float32), {"preds": widened(logits), "target": safe}, state)
 
 
 def _smoothing(context: Context, static: float) -> float | Array:
@@ -403,11 +351,6 @@ def _class_weights(weights: Sequence[float] | Mapping[int, float], classes: int)
 
 def _squeeze(x: Array) -> Array:
     return x[..., 0] if x.ndim > 1 and x.shape[-1] == 1 else x
-
-
-def _wide(x: Array) -> Array:
-    """At least float32; integers as they are."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def _ones(value: Array) -> Array:

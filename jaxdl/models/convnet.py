@@ -16,8 +16,8 @@ Array = jax.Array
 class ConvNet(nn.Module):
     """Conv-Pool-[Dropout] blocks, then Flatten-Dense-[Dropout]-logits: the workflow of every first course.
 
-    Each block is a 3x3 convolution that keeps the size and a 2x2 max pool that halves it; each block is twice as wide as
-    the one before.
+    Each block is a 3x3 convolution that keeps the size and a 2x2 max pool that halves it; each block is twice as
+    wide as the one before.
 
     Attributes:
         num_classes: how many numbers come out (classes; 1 for regression).
@@ -33,7 +33,7 @@ class ConvNet(nn.Module):
     width: int = 32
     depth: int = 2
     hidden: int = 128
-    dropout: float | Array = 0.0
+    dropout: float | Array = 0.25
     batch_norm: bool = False
     activation: str | Callable[[Array], Array] = "relu"
 

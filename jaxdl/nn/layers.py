@@ -1,4 +1,4 @@
-"""Layers that need more than flax.linen gives: dropout at a traced rate, a quick max pool, batch norm without padding."""
+"""Layers that need more than flax.linen gives: dropout at a traced rate, quick max pool, batch norm without padding."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from jaxdl.nn.precision import widened
 
 Array = jax.Array
 
@@ -46,9 +48,9 @@ class Dropout(nn.Module):
 def max_pool(x: Array, window: Sequence[int] = (2, 2)) -> Array:
     """The largest number of each window, the windows side by side.
 
-    Where the window divides the size this is a reshape and a maximum, whose gradient costs 0.3 of reduce_window's on CPU;
-    otherwise the incomplete windows at the end are dropped, as flax's and torch's "valid" pooling do. Where several
-    numbers of a window are equal and largest, the reshape shares the gradient between them.
+    Where the window divides the size this is a reshape and a maximum, whose gradient costs 0.3 of reduce_window's on
+    CPU; otherwise the incomplete windows at the end are dropped, as flax's and torch's "valid" pooling do. Where
+    several numbers of a window are equal and largest, the reshape shares the gradient between them.
 
     Args:
         x: [batch, *space, channels].
@@ -78,7 +80,8 @@ class BatchNorm(nn.Module):
     Rows whose mask is False (padding) take no part in the statistics; when no row takes part, the running averages stay
     as they are and nothing becomes NaN. Statistics are at least float32 whatever the dtype of x.
 
-        y = scale * (x - mean) / sqrt(variance + epsilon) + bias;    running = momentum * running + (1 - momentum) * batch
+        y = scale * (x - mean) / sqrt(variance + epsilon) + bias
+        running = momentum * running + (1 - momentum) * batch
 
     The variance is the biased one, in the batch and in the running average, as in flax (torch's running average is
     the unbiased one). Parameters are `scale` and `bias`, statistics `mean` and `var` in "batch_stats", as in flax.
@@ -93,12 +96,12 @@ class BatchNorm(nn.Module):
     def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:
         """x: [batch, ..., channels]; mask: [batch] bool, True where the row is a real example."""
         channels = (x.shape[-1],)
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        inputs = widened(x)
+        wide = inputs.dtype
         scale = self.param("scale", nn.initializers.ones, channels, jnp.float32).astype(wide)
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32).astype(wide)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
-        inputs = x.astype(wide)
         if train:
             mean, var, count = _masked_moments(inputs, mask)
             if not self.is_initializing():

@@ -33,10 +33,9 @@ def light_key(key: Array) -> Array:
         [] typed key of another implementation, accepted by every function of jax.random.
     """
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    words = [_mix(data[index] + np.uint32(index)) for index in range(2, data.shape[-1])]
-    first, second = data[0], data[1]
-    for word in words:
-        first, second = _mix(first ^ word), _mix(second + word)
+    first, second = _GOLDEN, np.uint32(0)  # not (0, 0): the hash of all zeros is zero
+    for index in range(data.shape[-1]):
+        first, second = _mix(first ^ data[index]), _mix(second + data[index] + first)
     return jax.random.wrap_key_data(jnp.stack([first, second]), impl=_implementation())
 
 
@@ -62,6 +61,7 @@ def _fold_in(key: Array, data: Any) -> Array:
 
 def _split(key: Array, shape: tuple[int, ...]) -> Array:
     counters = jax.lax.iota(jnp.uint32, math.prod(shape))
+    key = _fold_in(key, ~_GOLDEN)  # else the keys of a split would be those of fold_in(key, 0), fold_in(key, 1) ...
     return jax.vmap(lambda counter: _fold_in(key, counter))(counters).reshape(*shape, 2)
 
 

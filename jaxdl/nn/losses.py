@@ -1,12 +1,14 @@
 """Losses per example: float32 (float64 for float64 inputs) whatever the precision of the network.
 
-Nothing is averaged here: a Task hands the numbers on with their weights, and the step divides by the sum of the weights.
+Nothing is averaged here: a Task hands the numbers on with their weights, and the step divides by the weights' sum.
 """
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+
+from jaxdl.nn.precision import widened
 
 Array = jax.Array
 
@@ -38,7 +40,7 @@ def softmax_cross_entropy(logits: Array, labels: Array, *, label_smoothing: floa
         raise ValueError(
             f"softmax_cross_entropy: logits {logits.shape} go with labels {logits.shape[:-1]}, not {labels.shape}"
         )
-    logits, classes = _wide(logits), logits.shape[-1]
+    logits, classes = widened(logits), logits.shape[-1]
     at_label = jax.lax.broadcasted_iota(labels.dtype, logits.shape, logits.ndim - 1) == labels[..., None]
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.sum(jnp.where(at_label, logits, jnp.zeros((), logits.dtype)), axis=-1)
@@ -62,7 +64,7 @@ def sigmoid_cross_entropy(logits: Array, labels: Array) -> Array:
         [...], at least float32.
     """
     _same_shape("sigmoid_cross_entropy", logits, labels)
-    logits = _wide(logits)
+    logits = widened(logits)
     return jax.nn.softplus(logits) - logits * labels.astype(logits.dtype)
 
 
@@ -98,13 +100,9 @@ def huber(predictions: Array, targets: Array, *, delta: float | Array = 1.0) -> 
     return inner * (size - 0.5 * inner)
 
 
-def _wide(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def _difference(name: str, predictions: Array, targets: Array) -> Array:
     _same_shape(name, predictions, targets)
-    predictions = _wide(predictions)
+    predictions = widened(predictions)
     return predictions - targets.astype(predictions.dtype)
 
 

@@ -1,0 +1,42 @@
+"""Models by name: what is listed can be built, what is mistyped is corrected."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaxdl.models import create_model, list_models, model_info
+from jaxdl.models.registry import REQUIRED
+
+
+def test_every_listed_model_can_be_built_and_says_what_it_is():
+    assert {"mlp", "convnet", "linear"} <= set(list_models())
+    for name in list_models():
+        info = model_info(name)
+        needed = {option: 3 for option, default in info.options.items() if default is REQUIRED}
+        model = create_model(name, **needed)
+        for option, default in info.options.items():
+            assert getattr(model, option) == needed.get(option, default)
+        assert info.name == name and info.summary.endswith(".") and info.inputs.startswith("[batch")
+
+
+def test_only_the_model_with_batch_norm_uses_a_mask():
+    assert model_info("convnet").uses_mask and not model_info("mlp").uses_mask
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    with pytest.raises(ValueError, match=r"no model is called 'convent'; did you mean 'convnet'\?"):
+        create_model("convent", num_classes=10)
+    with pytest.raises(ValueError, match="known: convnet, linear, mlp"):
+        model_info("resnet9000")
+
+
+def test_an_unknown_option_suggests_the_nearest():
+    with pytest.raises(TypeError, match=r"no option 'droput'; did you mean 'dropout'\?"):
+        create_model("mlp", num_classes=10, droput=0.1)
+    with pytest.raises(TypeError, match="no option 'parent'"):
+        create_model("mlp", num_classes=10, parent=None)
+
+
+def test_a_missing_option_is_named():
+    with pytest.raises(TypeError, match=r"needs num_classes: create_model\('mlp', num_classes=...\)"):
+        create_model("mlp")
