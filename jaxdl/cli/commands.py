@@ -95,7 +95,10 @@ class Train:
     """
 
     data: _Data
-    validation: Annotated[str, arg(metavar="PATH|FRACTION")] = "0.2"
+    validation: Annotated[
+        str | None,
+        arg(metavar="PATH|FRACTION", help_behavior_hint="(default: 0.2, or the test part of a set that ships)"),
+    ] = None
     """Data to validate on: a file or folder like DATA, or the fraction of DATA to hold out (0: none)."""
     output: Annotated[str | None, arg(metavar="FOLDER", help_behavior_hint="(default: runs/DATA-MODEL, numbered)")] = (
         None
@@ -108,7 +111,7 @@ class Train:
     training: Training = field(default_factory=Training)
 
     def __call__(self) -> int:
-        from jaxdl.cli.training import train
+        from jaxdl.cli.train import train
 
         return train(self)
 
@@ -132,7 +135,7 @@ class Resume:
     """Print nothing but what went wrong."""
 
     def __call__(self) -> int:
-        from jaxdl.cli.training import resume
+        from jaxdl.cli.train import resume
 
         return resume(self)
 

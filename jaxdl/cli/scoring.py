@@ -1,0 +1,140 @@
+"""`jaxdl evaluate` and `jaxdl predict`: a run's model on further data."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+import jaxdl
+from jaxdl import metrics
+from jaxdl.cli.recipe import Recipe
+from jaxdl.data.dataset import Dataset
+from jaxdl.data.table import Table
+from jaxdl.tracking import RunFolder
+
+if TYPE_CHECKING:
+    from jaxdl.cli.commands import Evaluate, Predict
+
+_SHOWN_ROWS = 10
+_MOST_SHOWN_CLASSES = 10
+
+
+def evaluate(options: Evaluate) -> int:
+    """Print the measures of the run's model on labelled data."""
+    folder, recipe = _opened(options.run)
+    dataset = recipe.dataset(recipe.read(options.data))
+    found = measure(jaxdl.load_run(folder.path, build_task(recipe), dataset), dataset, recipe)
+    if options.json:
+        print(json.dumps({name: _plain(value) for name, value in found.items()}))
+    else:
+        print(as_lines(found, recipe, dataset.name))
+    return 0
+
+
+def predict(options: Predict) -> int:
+    """Write one CSV row an example; in a terminal only the first, unless --output says where."""
+    folder, recipe = _opened(options.run)
+    table = recipe.read(options.data)
+    dataset = Dataset({"x": recipe.x(table)}, name=table.source)
+    outputs = jaxdl.load_run(folder.path, build_task(recipe), dataset).predict(dataset)
+    rows = _rows(recipe, table, np.asarray(outputs))
+    if options.output is not None:
+        with Path(options.output).open("w", newline="", encoding="utf-8") as file:
+            count = _write(file, rows)
+        print(f"{count - 1:,} predictions in {options.output}")
+    elif sys.stdout.isatty():
+        _show(rows, len(table))
+    else:
+        _write(sys.stdout, rows)
+    return 0
+
+
+def build_task(recipe: Recipe) -> Any:
+    """The task that the recipe describes."""
+    outputs = 1 if recipe.classes is None else len(recipe.classes)
+    model = jaxdl.create_model(recipe.model, num_classes=outputs, **recipe.model_options)
+    return jaxdl.tasks.regression(model) if recipe.classes is None else jaxdl.tasks.classification(model)
+
+
+def measure(run: Any, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
+    """examples, loss and, for classes, accuracy, confusion_matrix [true, predicted] and for two of them auc (of the
+    second); for a number rmse and mae in its own unit and r2."""
+    outputs, y = np.asarray(run.predict(dataset)), dataset["y"]
+    weight = dataset["weight"] if "weight" in dataset else np.ones(len(dataset), np.float32)
+    found: dict[str, Any] = {"examples": len(dataset), "loss": run.evaluate(dataset)["loss"]}
+    if recipe.classes is None:
+        error = (outputs.reshape(y.shape).astype(np.float64) - y) * recipe.scale
+        spread = (y.astype(np.float64) - np.average(y, weights=weight)) * recipe.scale
+        squared = float(np.average(error**2, weights=weight))
+        variance = float(np.average(spread**2, weights=weight))
+        found["rmse"] = float(np.sqrt(squared))
+        found["mae"] = float(np.average(np.abs(error), weights=weight))
+        found["r2"] = 1 - squared / variance if variance else float("nan")
+        return found
+    found["accuracy"] = metrics.accuracy(outputs, y, weight=weight)
+    if len(recipe.classes) == 2:
+        found["auc"] = metrics.roc_auc(outputs[:, 1], y, weight=weight)
+    found["confusion_matrix"] = metrics.confusion_matrix(outputs, y, num_classes=len(recipe.classes), weight=weight)
+    return {name: np.asarray(value).tolist() for name, value in found.items()}
+
+
+def as_lines(found: Mapping[str, Any], recipe: Recipe, name: str) -> str:
+    """The measures for people: one line, and the confusion matrix where it fits a screen."""
+    numbers = [f"{key} {value:.4g}" for key, value in found.items() if key not in ("examples", "confusion_matrix")]
+    lines = [f"{name}: {found['examples']:,} examples, {', '.join(numbers)}"]
+    if recipe.classes is not None and len(recipe.classes) <= _MOST_SHOWN_CLASSES:
+        lines += ["", metrics.confusion_table(np.asarray(found["confusion_matrix"]), classes=recipe.classes), ""]
+    return "\n".join(lines)
+
+
+def _opened(run: str) -> tuple[RunFolder, Recipe]:
+    folder = RunFolder.open(run)
+    return folder, Recipe.load(folder)
+
+
+def _rows(recipe: Recipe, table: Table, outputs: np.ndarray) -> Iterator[list[Any]]:
+    """The header, then one row an example."""
+    paths = table["path"] if recipe.image_mode is not None and "path" in table else None
+    first = [] if paths is None else ["path"]
+    if recipe.classes is None:
+        yield [*first, "prediction"]
+        values = outputs.reshape(len(table)).astype(np.float64) * recipe.scale + recipe.center
+        for row, value in enumerate(values):
+            yield [*([] if paths is None else [paths[row]]), f"{value:.9g}"]
+        return
+    yield [*first, "prediction", *(f"probability:{name}" for name in recipe.classes)]
+    for row, (best, shares) in enumerate(zip(outputs.argmax(axis=1), outputs, strict=True)):
+        begin = [] if paths is None else [paths[row]]
+        yield [*begin, recipe.classes[best], *(f"{share:.6g}" for share in shares)]
+
+
+def _write(file: IO[str], rows: Iterator[list[Any]]) -> int:
+    writer = csv.writer(file, lineterminator="\n")
+    count = 0
+    for row in rows:
+        writer.writerow(row)
+        count += 1
+    return count
+
+
+def _show(rows: Iterator[list[Any]], total: int) -> None:
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    grid = Grid(*(str(name) for name in next(rows)), box=None, padding=(0, 2, 0, 0))
+    for _, row in zip(range(_SHOWN_ROWS), rows, strict=False):
+        grid.add_row(*map(str, row))
+    Console().print(grid)
+    if total > _SHOWN_ROWS:
+        print(f"... and {total - _SHOWN_ROWS:,} more: --output FILE writes them all")
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: null stands for a measure that is undefined on these data."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
