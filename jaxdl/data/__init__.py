@@ -15,6 +15,13 @@ _HOME = {
     "available": "load",
     # batch t as a function of (seed, t)
     "Order": "order",
+    # which examples train and which test
+    "train_validation_test_split": "splits",
+    "KFold": "splits",
+    "StratifiedKFold": "splits",
+    "GroupKFold": "splits",
+    "LeaveOneOut": "splits",
+    "find_leaks": "leaks",
     # how batches reach the program
     "Feed": "feeds",
     "Resident": "feeds",
@@ -41,10 +48,16 @@ if TYPE_CHECKING:
     from jaxdl.data.feeds import Streamed as Streamed
     from jaxdl.data.feeds import make_feed as make_feed
     from jaxdl.data.grain_feed import GrainFeed as GrainFeed
+    from jaxdl.data.leaks import find_leaks as find_leaks
     from jaxdl.data.load import available as available
     from jaxdl.data.load import describe as describe
     from jaxdl.data.load import load as load
     from jaxdl.data.order import Order as Order
+    from jaxdl.data.splits import GroupKFold as GroupKFold
+    from jaxdl.data.splits import KFold as KFold
+    from jaxdl.data.splits import LeaveOneOut as LeaveOneOut
+    from jaxdl.data.splits import StratifiedKFold as StratifiedKFold
+    from jaxdl.data.splits import train_validation_test_split as train_validation_test_split
 
 
 def __getattr__(name: str) -> Any:
