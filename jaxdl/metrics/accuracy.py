@@ -45,9 +45,7 @@ class Accuracy:
         """The empty state: three sums, of the weight that is right, that counts, and that is out of range."""
         return sums.zeros((*batch_shape, 3))
 
-    def update(
-        self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None
-    ) -> sums.Sums:
+    def update(self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None) -> sums.Sums:
         """Adds a batch: preds [..., classes] or int [...], target int [...]."""
         target = as_ids(target, f"{self.name}: target")
         hit, valid = self._hits(as_array(preds, f"{self.name}: preds"), target)

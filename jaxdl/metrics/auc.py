@@ -91,9 +91,7 @@ class ROCAUC:
         present = weights != 0
         counted = present & (positive | negative)
         broken = jnp.isnan(scores) | ~(jnp.isfinite(weights) & (weights > 0))
-        stored = self._append(
-            state, key=_ordered(scores), weight=jnp.where(positive, weights, -weights), keep=counted
-        )
+        stored = self._append(state, key=_ordered(scores), weight=jnp.where(positive, weights, -weights), keep=counted)
         wrong = jnp.sum(present & ~counted, dtype=jnp.int32)
         return stored._replace(
             undefined=state.undefined | jnp.any(counted & broken), invalid=_saturating(state.invalid, wrong)

@@ -48,16 +48,14 @@ class ConfusionMatrix:
             raise ValueError(f"ConfusionMatrix: num_classes must be an integer from 2 to 32768; it is {count!r}")
         if self.normalize not in _NORMALIZE:
             raise ValueError(
-                f"ConfusionMatrix: normalize must be one of {', '.join(map(repr, _NORMALIZE))}; it is {self.normalize!r}"
+                f"ConfusionMatrix: normalize must be None, 'true', 'predicted' or 'all'; it is {self.normalize!r}"
             )
 
     def init(self, batch_shape: tuple[int, ...] = ()) -> sums.Sums:
         """The empty state: classes * classes cells in rows, and one for what is out of range."""
         return sums.zeros((*batch_shape, self.num_classes * self.num_classes + 1))
 
-    def update(
-        self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None
-    ) -> sums.Sums:
+    def update(self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None) -> sums.Sums:
         """Adds a batch: preds int [...] or float [..., num_classes], target int [...]."""
         target = as_ids(target, f"{self.name}: target")
         predicted, valid = self._predicted(as_array(preds, f"{self.name}: preds"), target)
@@ -95,7 +93,7 @@ class ConfusionMatrix:
         matrix = self._matrix(state)
         if self.normalize is None:
             return matrix
-        axis = {"true": -1, "predicted": -2, "all": (-2, -1)}[self.normalize]
+        axis = {"true": (-1,), "predicted": (-2,), "all": (-2, -1)}[self.normalize]
         return _share(matrix, jnp.broadcast_to(jnp.sum(matrix, axis=axis, keepdims=True), matrix.shape))
 
     def _matrix(self, state: sums.Sums) -> jax.Array:

@@ -31,9 +31,7 @@ class Metric(Protocol):
         """The empty state, identity of `merge`; `batch_shape` adds leading axes for vmap (trials, folds)."""
         ...
 
-    def update(
-        self, state: State, *, preds: Any, target: Any, weight: Any = None, mask: Any = None
-    ) -> State:
+    def update(self, state: State, *, preds: Any, target: Any, weight: Any = None, mask: Any = None) -> State:
         """The state with one more batch in it. `weight` and `mask` broadcast from the left over target's shape."""
         ...
 

@@ -40,9 +40,7 @@ class MeanSquaredError:
         """The empty state: two sums, of weighted squares and of weights."""
         return sums.zeros((*batch_shape, 2))
 
-    def update(
-        self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None
-    ) -> sums.Sums:
+    def update(self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None) -> sums.Sums:
         """Adds a batch of numbers [...]."""
         errors, weights = _errors(preds, target, weight, mask, self.name)
         return add_mean(state, errors * errors, weights)
@@ -73,9 +71,7 @@ class RootMeanSquaredError:
         """The empty state: two sums, of weighted squares and of weights."""
         return sums.zeros((*batch_shape, 2))
 
-    def update(
-        self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None
-    ) -> sums.Sums:
+    def update(self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None) -> sums.Sums:
         """Adds a batch of numbers [...]."""
         errors, weights = _errors(preds, target, weight, mask, self.name)
         return add_mean(state, errors * errors, weights)
@@ -108,9 +104,7 @@ class MeanAbsoluteError:
         """The empty state: two sums, of weighted distances and of weights."""
         return sums.zeros((*batch_shape, 2))
 
-    def update(
-        self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None
-    ) -> sums.Sums:
+    def update(self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None) -> sums.Sums:
         """Adds a batch of numbers [...]."""
         errors, weights = _errors(preds, target, weight, mask, self.name)
         return add_mean(state, jnp.abs(errors), weights)

@@ -37,7 +37,10 @@ def confusion_table(counts: np.ndarray, *, classes: Sequence[str] | None = None,
     rows.append(["share", *(f"{100 * value:.1f} %" for value in shares[1]), "", "", "", "", ""])
     widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
     lines = [
-        "  ".join(cell.ljust(width) if j == 0 else cell.rjust(width) for j, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(width) if j == 0 else cell.rjust(width)
+            for j, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     ]
     rule = "-" * len(lines[0])
@@ -67,7 +70,12 @@ def confusion_plot(
     image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0 if normalize != "all" else None)
     figure.colorbar(image, ax=axes, fraction=0.046, label=f"share of {normalize or 'true'}")
     places = np.arange(len(names))
-    axes.set_xticks(places, names, rotation=45 if max(map(len, names)) > 3 else 0, ha="right" if max(map(len, names)) > 3 else "center")
+    axes.set_xticks(
+        places,
+        names,
+        rotation=45 if max(map(len, names)) > 3 else 0,
+        ha="right" if max(map(len, names)) > 3 else "center",
+    )
     axes.set_yticks(places, names)
     axes.set(xlabel="predicted class", ylabel="true class", title=title)
     if len(names) <= 30:
@@ -75,7 +83,12 @@ def confusion_plot(
         for i, j in np.argwhere(counts > 0):
             text = number(counts[i, j]) if normalize is None else f"{shares[i, j]:.2f}"
             axes.text(
-                j, i, text, ha="center", va="center", fontsize=9 if len(names) <= 12 else 6,
+                j,
+                i,
+                text,
+                ha="center",
+                va="center",
+                fontsize=9 if len(names) <= 12 else 6,
                 color="white" if shares[i, j] > dark else "black",
             )
     return figure
