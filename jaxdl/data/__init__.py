@@ -10,9 +10,9 @@ _HOME = {
     "Dataset": "dataset",
     "as_dataset": "dataset",
     # small real sets that ship in the package
-    "load": "load",
-    "describe": "load",
-    "available": "load",
+    "load": "shipped",
+    "describe": "shipped",
+    "available": "shipped",
     # batch t as a function of (seed, t)
     "Order": "order",
     # which examples train and which test
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from jaxdl.data.feeds import make_feed as make_feed
     from jaxdl.data.grain_feed import GrainFeed as GrainFeed
     from jaxdl.data.leaks import find_leaks as find_leaks
-    from jaxdl.data.load import available as available
-    from jaxdl.data.load import describe as describe
-    from jaxdl.data.load import load as load
     from jaxdl.data.order import Order as Order
+    from jaxdl.data.shipped import available as available
+    from jaxdl.data.shipped import describe as describe
+    from jaxdl.data.shipped import load as load
     from jaxdl.data.splits import GroupKFold as GroupKFold
     from jaxdl.data.splits import KFold as KFold
     from jaxdl.data.splits import LeaveOneOut as LeaveOneOut
