@@ -7,7 +7,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_SMALLER = ("loss", "error", "mse", "mae", "rmse", "mean_squared_error", "mean_absolute_error", "perplexity", "deviance")
+_SMALLER = (
+    "loss",
+    "error",
+    "mse",
+    "mae",
+    "rmse",
+    "mean_squared_error",
+    "mean_absolute_error",
+    "perplexity",
+    "deviance",
+)
 _LARGER = ("accuracy", "auc", "precision", "recall", "f1", "r2", "iou", "score", "bleu", "dice", "ndcg")
 
 
@@ -59,7 +69,9 @@ class Checkpoint:
     def __post_init__(self) -> None:
         number = isinstance(self.every, int) and not isinstance(self.every, bool) and self.every >= 1
         if self.every is not None and self.every != "epoch" and not number:
-            raise ValueError(f'Checkpoint(every={self.every!r}): give None, "epoch", or a number of steps of at least 1')
+            raise ValueError(
+                f'Checkpoint(every={self.every!r}): give None, "epoch", or a number of steps of at least 1'
+            )
         if self.best is not None:
             direction(self.best, self.mode)
 

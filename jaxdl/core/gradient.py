@@ -133,9 +133,7 @@ def gradient_step(
             new_state[name] = value if old is None else jax.tree.map(lambda n, o: n.astype(o.dtype), value, old)
         rows = {"carry": new_state.pop("carry")} if "carry" in new_state else {}
         preds, target = preds_and_target(loss.outputs, batch)
-        states = {
-            m.name: m.update(m.init(), preds=_float32(preds), target=target, weight=weights) for m in metrics
-        }
+        states = {m.name: m.update(m.init(), preds=_float32(preds), target=target, weight=weights) for m in metrics}
         sums = {"gradient": gradient, "loss": total, "metrics": states}
         return Measure(sums, weight, new_state, rows, Alike(loss.weight is None))
 
@@ -238,12 +236,8 @@ def check_loss(loss: Loss, batch: Batch) -> None:
 
 
 def _cast(tree: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda x: x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
-    )
+    return jax.tree.map(lambda x: x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
 def _float32(tree: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
-    )
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)

@@ -64,7 +64,9 @@ def choose_plan(cost: Cost, steps_per_epoch: int, item_bytes: int) -> RunPlan:
     seconds = least + cost.flops / speed
     limit = max(1, min(int(DISPATCH_SECONDS / seconds), BLOCK_BYTES // max(item_bytes, 1), 1024))
     if slow_in_loops(cost):
-        return RunPlan("loop", even(steps_per_epoch, max(limit, 8)), "convolutions on a CPU are slow in a compiled loop")
+        return RunPlan(
+            "loop", even(steps_per_epoch, max(limit, 8)), "convolutions on a CPU are slow in a compiled loop"
+        )
     return RunPlan("scan", even(steps_per_epoch, limit), f"{cost.flops:.2g} FLOPs a step")
 
 

@@ -201,6 +201,11 @@ class Program:
         return self._executable((self.plan.mode, count), function, (0,), out, self.abstract_state, self._data, block)
 
     @property
+    def hyper(self) -> dict[str, float]:
+        """The traced numbers that a state begins with."""
+        return {name: float(value) for name, value in self._hyper.items()}
+
+    @property
     def jaxpr_text(self) -> str:
         """The update as text: two programs that compute the same have the same."""
         return str(self._jaxpr)
@@ -306,7 +311,10 @@ def _replace_start(state: State, start: Mapping[str, PyTree]) -> State:
         if name not in have:
             raise ValueError(f"start has a collection {name!r}; the model has {sorted(have)}")
         old, new = jax.tree_util.tree_flatten_with_path(have[name])[0], jax.tree_util.tree_flatten_with_path(tree)[0]
-        paths_old, paths_new = {jax.tree_util.keystr(p): x for p, x in old}, {jax.tree_util.keystr(p): x for p, x in new}
+        paths_old, paths_new = (
+            {jax.tree_util.keystr(p): x for p, x in old},
+            {jax.tree_util.keystr(p): x for p, x in new},
+        )
         if set(paths_old) != set(paths_new):
             odd = sorted(set(paths_old) ^ set(paths_new))[0]
             raise ValueError(f"start[{name!r}] and the model differ at {odd}: both must have the same leaves")

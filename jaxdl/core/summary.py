@@ -70,7 +70,7 @@ def tree_bytes(tree: Any) -> int:
     return sum(int(np.prod(x.shape, dtype=np.int64)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
 
 
-def report(program: Program) -> ProgramReport:
+def program_report(program: Program) -> ProgramReport:
     """Compile the program, if it is not yet, and say what it is. Nothing is run."""
     state = program.abstract_state
     modules: dict[str, tuple[int, int]] = {}
@@ -119,7 +119,7 @@ def largest_batch_size(build: Callable[[int], Program], limit: int, *, start: in
     """
 
     def fits(size: int) -> bool:
-        return report(build(size)).device_bytes <= limit
+        return program_report(build(size)).device_bytes <= limit
 
     size = min(start, most)
     if not fits(size):
@@ -127,7 +127,7 @@ def largest_batch_size(build: Callable[[int], Program], limit: int, *, start: in
             size //= 2
             if fits(size):
                 return size
-        needed = report(build(1)).device_bytes
+        needed = program_report(build(1)).device_bytes
         raise MemoryError(
             f"batch size 1 needs {size_text(needed)}, more than the {size_text(limit)} there are: "
             "use a smaller model, feed='streamed', or precision='bf16'"

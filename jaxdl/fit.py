@@ -1,0 +1,448 @@
+"""fit: a task, data and an optimizer in; a trained Run out. It wires the rooms below together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdl import optim
+from jaxdl.checkpoint import Restored, Store
+from jaxdl.configuration import configuration, differences, environment
+from jaxdl.core.evaluator import Evaluator
+from jaxdl.core.gradient import gradient_step
+from jaxdl.core.loop import train
+from jaxdl.core.plan import RunPlan
+from jaxdl.core.program import Program
+from jaxdl.core.state import State
+from jaxdl.core.step import Step
+from jaxdl.core.summary import device_memory, largest_batch_size
+from jaxdl.core.task import Task
+from jaxdl.core.transform import accumulate as accumulated
+from jaxdl.core.transform import average as averaged
+from jaxdl.core.transform import guard as guarded
+from jaxdl.core.tune import tune
+from jaxdl.data import Dataset, as_dataset, find_leaks, make_feed
+from jaxdl.data.weights import weighted as examples_weighted
+from jaxdl.parallel import Layout
+from jaxdl.run import Run
+from jaxdl.settings import Checkpoint, EarlyStopping, ProgramOptions
+from jaxdl.tracking import RunFolder, make_progress
+from jaxdl.training import Sums, Training
+
+Callback = Callable[[dict[str, Any], Run], Any]
+
+#: Class matrices larger than this are not kept for the report.
+REPORT_CLASSES = 100
+
+
+def fit(
+    task: Task | Step,
+    data: Any,
+    *,
+    validation: Any = None,
+    optimizer: Any = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    max_seconds: float | None = None,
+    batch_size: int | str = 32,
+    eval_batch_size: int | None = None,
+    metrics: Sequence[Any] | None = None,
+    train_metrics: Sequence[Any] = (),
+    hyper: Mapping[str, float] | None = None,
+    seed: int = 0,
+    precision: str = "float32",
+    accumulate: int = 1,
+    average: float | None = None,
+    guard: bool = False,
+    apply: str = "batch",
+    start: Mapping[str, Any] | None = None,
+    class_weight: Mapping[int, float] | Sequence[float] | str | None = None,
+    sample_weight: Any = None,
+    shuffle: bool = True,
+    feed: str = "auto",
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+    early_stopping: EarlyStopping | None = None,
+    callbacks: Sequence[Callback] = (),
+    program: ProgramOptions | None = None,
+    verbose: int = 1,
+) -> Run:
+    """Train a task on data, as one compiled program, and return the Run.
+
+    >>> import jaxdl
+    >>> train, test = jaxdl.data.load("digits")
+    >>> task = jaxdl.tasks.classification(jaxdl.create_model("mlp", num_classes=10))
+    >>> run = jaxdl.fit(task, train, validation=test, epochs=5, verbose=0)
+    >>> run.metrics["validation:accuracy"] > 0.85
+    True
+
+    Args:
+        task: what to learn, or a whole Step (`jaxdl.lbfgs_step(task)`, k-means ...).
+        data: a Dataset, (x, y), a mapping of columns, or a feed. A column "weight" weighs the examples.
+        validation: data of the same columns, evaluated at the end of each epoch; each example counts once.
+        optimizer: of `jaxdl.optim`, or a finished optax transformation; `jaxdl.optim.adam()` when None.
+        epochs, steps, max_seconds: how long; the first that is reached ends the training. max_seconds counts from this
+            call, in wall time.
+        batch_size: examples per update, or "auto": the largest that fits the memory, by XLA's own analysis.
+        eval_batch_size: examples at a time in evaluation; the batch size when None.
+        metrics: of the validation data; the task's own when None.
+        train_metrics: of the training batches as they are learnt from ("train:accuracy").
+        hyper: traced numbers by name: the optimizer's, the task's ("dropout", "label_smoothing"), and "l1", "l2",
+            "clip_norm", "clip_value". A name that nothing reads is refused.
+        seed: of initial parameters, order of the data, dropout.
+        precision: "float32", or "bf16" with float32 master weights, loss and metrics.
+        accumulate: microbatches that a batch is measured in.
+        average: decay of an exponential moving average of the parameters, which evaluate and predict then use.
+        guard: skip and count updates that are not finite, instead of stopping.
+        apply: "batch", or "epoch": one update an epoch, from the sum over it.
+        start: {"params": ...} to begin with instead of the task's own initial values.
+        class_weight: label -> weight, or "balanced": examples / (classes * count of the class). It multiplies the
+            examples' weights in training only.
+        sample_weight: [examples], likewise.
+        shuffle: another order each epoch.
+        feed: "resident" (data on the device), "streamed" (host gathers), or "auto".
+        checkpoint: a folder, or `Checkpoint(...)`. The same call on the same folder resumes; another configuration is
+            refused and the difference named.
+        early_stopping: stop by a metric of the history.
+        callbacks: (record of the epoch, run) -> True to stop. `run.set_hyper` changes a traced number.
+        program: how to run, where the rule's choice is not wanted.
+        verbose: 0 nothing, 1 live in a terminal and plain lines elsewhere, 2 plain lines.
+
+    Returns:
+        The Run, also when Ctrl-C ended it (`run.stopped == "interrupted"`).
+
+    Raises:
+        ValueError, TypeError: a setting or data that cannot be; the sentence says which and what would be right.
+        SystemExit: after SIGTERM, with code 143, once the state is saved.
+    """
+    begun = time.perf_counter()
+    if epochs is None and steps is None and max_seconds is None:
+        raise ValueError("how long to train? Give epochs=, steps= or max_seconds=")
+    for name, value in (("epochs", epochs), ("steps", steps), ("max_seconds", max_seconds)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name}={value}: must be above 0")
+    saving = Checkpoint(os.fspath(checkpoint)) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
+    options = ProgramOptions() if program is None else program
+
+    step = compose(
+        task, optimizer, precision=precision, accumulate=accumulate, average=average, guard=guard,
+        train_metrics=tuple(train_metrics),
+    )  # fmt: skip
+    layout = Layout.single()
+    weighted = (
+        data
+        if _is_feed(data)
+        else examples_weighted(as_dataset(data), sample_weight=sample_weight, class_weight=class_weight)
+    )
+
+    def build(plan: RunPlan | None = None, size: int | None = None) -> Program:
+        source = weighted
+        if isinstance(weighted, Dataset):
+            source = make_feed(
+                weighted, _size(batch_size if size is None else size, weighted), shuffle=shuffle, kind=feed
+            )
+        return Program(
+            step, source, layout=layout, hyper=hyper, seed=seed, apply=apply, plan=plan, start=start,
+            all_count=_all_count(source),
+        )  # fmt: skip
+
+    if batch_size == "auto":
+        if not isinstance(weighted, Dataset):
+            raise ValueError('batch_size="auto" needs data that fit can cut; a feed has its own batch size')
+        batch_size = largest_batch_size(
+            lambda size: build(None, size), int(0.8 * device_memory(layout.device)), most=_power_below(len(weighted))
+        )
+    built = build()
+    chosen = _chosen_plan(options, built, build)
+    if chosen is not None:
+        built.plan = chosen
+    per_epoch = built.feed.steps_per_epoch
+    stop = min(per_epoch * epochs if epochs is not None else 2**31 - 1, steps if steps is not None else 2**31 - 1)
+    config = configuration(
+        built, data=weighted, validation=validation, seed=seed, precision=precision, accumulate=accumulate,
+        average=average, guard=guard, apply=apply, shuffle=shuffle, optimizer=optimizer,
+        fingerprints=saving is not None,
+    )  # fmt: skip
+    chosen_metrics = step.metrics if metrics is None else tuple(metrics)
+    config |= {"epochs": epochs, "steps": steps, "metrics": [metric.name for metric in chosen_metrics]}
+
+    progress = make_progress(verbose)
+    store = folder = None
+    if saving is not None:
+        folder = RunFolder.create(saving.folder)
+        store = Store(folder.checkpoints, keep=saving.keep)
+    try:
+        run = Run(step, layout, batch_size=built.feed.batch_size, hyper=built.hyper, folder=folder)
+        restored = None
+        if store is not None and folder is not None and saving is not None:
+            restored = _resume(built, store, folder, config, saving, options)
+            folder.write_json("config.json", config)
+            folder.write_json("program.json", built.plan.as_dict() | environment(layout))
+        held_out = None if validation is None else as_dataset(validation)
+        if held_out is not None and isinstance(weighted, Dataset):
+            _warn_of_leaks(weighted, held_out)
+        training = _training(
+            run, built, restored, store=store, checkpoint=saving, stop=stop, held_out=held_out,
+            eval_batch_size=eval_batch_size, metrics=chosen_metrics, train_metrics=train_metrics, progress=progress,
+            early_stopping=early_stopping, callbacks=callbacks, config=config,
+            deadline=None if max_seconds is None else begun + max_seconds,
+        )  # fmt: skip
+        return _train(run, built, training, restored, epochs, verbose)
+    finally:
+        progress.close()
+        if store is not None:
+            store.close()
+        if folder is not None:
+            folder.close()
+
+
+def compose(
+    task: Task | Step,
+    optimizer: Any,
+    *,
+    precision: str = "float32",
+    accumulate: int = 1,
+    average: float | None = None,
+    guard: bool = False,
+    train_metrics: tuple[Any, ...] = (),
+) -> Step:
+    """The Step of a task and the transformations around it: accumulate acts on measure, average and guard on apply."""
+    if isinstance(task, Step):
+        given = {
+            "optimizer": optimizer is not None,
+            "precision": precision != "float32",
+            "train_metrics": train_metrics,
+        }
+        for name, value in given.items():
+            if value:
+                raise ValueError(f"{name}= belongs to a Task; this is a Step, which is complete: build it with {name}")
+        step = task
+    elif isinstance(task, Task):
+        step = gradient_step(
+            task, optim.adam() if optimizer is None else optimizer, precision=precision, metrics=train_metrics
+        )
+    else:
+        raise TypeError(
+            f"fit learns a Task or a Step, not a {type(task).__name__}: for a model, jaxdl.tasks.classification(model)"
+        )
+    step = accumulated(step, accumulate)
+    if average is not None:
+        step = averaged(step, average)
+    return guarded(step) if guard else step
+
+
+# ---- parts -------------------------------------------------------------------------------------------------------------
+
+
+def _training(
+    run: Run,
+    program: Program,
+    restored: Restored | None,
+    *,
+    stop: int,
+    held_out: Dataset | None,
+    eval_batch_size: int | None,
+    metrics: tuple[Any, ...],
+    **settings: Any,
+) -> Training:
+    evaluator: Callable[[State], Evaluator] | None = None
+    if held_out is not None:
+        size = min(eval_batch_size or program.feed.batch_size, len(held_out))
+        extra = _confusion(held_out, metrics) if run.folder is not None else ()
+
+        def evaluator(state: State) -> Evaluator:
+            return Evaluator(
+                program.step, make_feed(held_out, size, shuffle=False), (*metrics, *extra), run.layout, state
+            )
+
+    progress = {} if restored is None else restored.manifest["configuration"]["progress"]
+    run.history = list(progress.get("history", []))
+    run.hyper |= {name: value for name, value in progress.get("hyper", {}).items() if name in run.hyper}
+    return Training(
+        run, program, stop=stop, evaluator=evaluator, sums=Sums(progress.get("sums")),
+        seconds=float(progress.get("seconds", 0.0)), classes=() if held_out is None else held_out.classes or (),
+        first_step=0 if restored is None else int(restored.tree.step), **settings,
+    )  # fmt: skip
+
+
+def _train(
+    run: Run, program: Program, training: Training, restored: Restored | None, epochs: int | None, verbose: int
+) -> Run:
+    """Run the loop, then put everything in its place."""
+    progress, folder = training.progress, run.folder
+    state = program.init() if restored is None else restored.tree
+    first = 0 if restored is None else int(state.step)
+    total = None if training.stop == 2**31 - 1 else training.stop
+    if verbose:
+        progress.start(_title(program), total, program.feed.steps_per_epoch, first, _lines(program, epochs))
+    if restored is not None:
+        training.follow_best()
+        for note in restored.notes:
+            progress.note(note)
+        progress.note(f"resumed at step {first}")
+    if folder is not None:
+        folder.set_status("running", step=first)
+    status = "failed"
+    try:
+        if not training.already_done(first):
+            with training.interruption():
+                state = train(
+                    program, state, stop=training.stop, on_reports=training.on_reports,
+                    wants_boundary=training.wants_boundary, at_boundary=training.at_boundary,
+                )  # fmt: skip
+        run.state = training.final_state(state)
+        if training.store is not None:
+            training.store.wait()
+        stopped = training.interruption.signal is not None
+        status = "interrupted" if stopped else "finished" if run.stopped == "finished" else "stopped"
+    finally:
+        if folder is not None:
+            best = run.metrics.get("best")
+            last = run.history[-1] if run.history else {}
+            folder.set_status(
+                status, epochs=len(run.history), step=last.get("step", first), seconds=training.seconds(),
+                stopped=run.stopped, metrics=run.metrics, **({"best": best} if best else {}),
+            )  # fmt: skip
+    if folder is not None:
+        _report(run, training)
+    if training.interruption.signal == signal.SIGTERM:
+        progress.close()
+        raise SystemExit(143)
+    return run
+
+
+def _report(run: Run, training: Training) -> None:
+    from jaxdl.report import write_report
+
+    assert run.folder is not None
+    results: dict[str, Any] = {"metrics": {k: v for k, v in run.metrics.items() if k != "best"}}
+    if "best" in run.metrics:
+        results["best"] = run.metrics["best"]
+    results |= training.extra_results
+    if training.classes:
+        results["classes"] = list(training.classes)
+    run.folder.write_json("results.json", results)
+    run.folder.close()
+    write_report(run.folder.path)
+
+
+def _resume(
+    program: Program,
+    store: Store,
+    folder: RunFolder,
+    config: dict[str, Any],
+    saving: Checkpoint,
+    options: ProgramOptions,
+) -> Restored | None:
+    """The newest good checkpoint of this very run, or None for a fresh folder."""
+    if not store.steps():
+        if folder.has("metrics.jsonl"):
+            folder.rewind(-1)  # a run that was killed before its first save starts anew
+        return None
+    saved = folder.read_json("config.json")
+    differs = differences(saved, config, saving.allow)
+    if differs:
+        raise ValueError(
+            f"{saving.folder} holds another run: {'; '.join(differs)}. Give another folder, the old settings, or "
+            "Checkpoint(folder, allow=(...)) with the names that may differ"
+        )
+    record = folder.read_json("program.json")
+    plan = RunPlan(record["mode"], record["steps_per_dispatch"], "as the run began")
+    if options == ProgramOptions():
+        if saved["batch_size"] == config["batch_size"] and saved["examples"] == config["examples"]:
+            program.plan = plan
+    elif (plan.mode, plan.steps_per_dispatch) != (program.plan.mode, program.plan.steps_per_dispatch):
+        raise ValueError(
+            f"{saving.folder} was run as {plan}, and is now asked to run as {program.plan}: a resume keeps to how the run "
+            "began, since another way of running may round differently"
+        )
+    restored = store.restore(program.abstract_state)
+    notes = list(restored.notes)
+    now = environment(program.layout)
+    changed = [
+        f"{name} {record[name]} -> {now[name]}" for name in ("jax", "device", "cpus") if record[name] != now[name]
+    ]
+    if changed:
+        notes.append(f"{', '.join(changed)}: the run goes on, but no longer bit for bit as it would have")
+    tree = restored.tree
+    if saved["batch_size"] != config["batch_size"] or saved["examples"] != config["examples"]:
+        old = -(-int(saved["examples"]) // int(saved["batch_size"]))
+        step = round(int(tree.step) / old * program.feed.steps_per_epoch)
+        tree = tree.replace(step=program.layout.put(np.int32(step)))
+        notes.append(
+            f"step {restored.step} of {old} an epoch is step {step} of {program.feed.steps_per_epoch} an epoch"
+        )
+    folder.rewind(restored.step)
+    return restored._replace(tree=tree, notes=tuple(notes))
+
+
+def _chosen_plan(
+    options: ProgramOptions, program: Program, build: Callable[[RunPlan | None], Program]
+) -> RunPlan | None:
+    if options.tune:
+        return tune(build)
+    if options.mode is None and options.steps_per_dispatch is None:
+        return None
+    own = program.plan
+    k = options.steps_per_dispatch or own.steps_per_dispatch
+    return RunPlan(options.mode or own.mode, min(k, program.feed.steps_per_epoch))
+
+
+def _is_feed(data: Any) -> bool:
+    return hasattr(data, "take") and hasattr(data, "block") and hasattr(data, "steps_per_epoch")
+
+
+def _all_count(feed: Any) -> bool:
+    dataset = getattr(feed, "dataset", None)
+    if not isinstance(dataset, Dataset):
+        return False
+    return "weight" not in dataset or bool(np.min(dataset["weight"]) > 0)
+
+
+def _size(batch_size: int | str, dataset: Dataset) -> int:
+    if isinstance(batch_size, str):
+        if batch_size != "auto":
+            raise ValueError(f'batch_size={batch_size!r}: give a number, or "auto"')
+        return min(32, len(dataset))
+    return min(batch_size, len(dataset)) if batch_size >= 1 else batch_size
+
+
+def _power_below(count: int) -> int:
+    return 1 << (count.bit_length() - 1)
+
+
+def _warn_of_leaks(data: Dataset, validation: Dataset) -> None:
+    if set(data.columns) & set(validation.columns) - {"y", "weight"}:
+        found = find_leaks(data.replace(name="training data"), validation, max_seconds=1.0)
+        if found:
+            warnings.warn(
+                f"validation repeats training rows, so its score is too good (a: training data, b: validation): {found}",
+                stacklevel=3,
+            )
+
+
+def _confusion(held_out: Dataset, metrics: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The confusion matrix that the report shows, where the task is a classification of not too many classes."""
+    from jaxdl.metrics import Accuracy, ConfusionMatrix
+
+    if not any(isinstance(m, Accuracy) for m in metrics) or any(isinstance(m, ConfusionMatrix) for m in metrics):
+        return ()
+    if held_out.classes is None or not 2 <= len(held_out.classes) <= REPORT_CLASSES:
+        return ()
+    return (ConfusionMatrix(len(held_out.classes)),)
+
+
+def _title(program: Program) -> str:
+    count = sum(int(np.prod(x.shape, dtype=np.int64)) for x in jax.tree.leaves(program.abstract_state.params))
+    feed = program.feed
+    return f"{count:,} parameters, {feed.examples:,} examples in {feed.steps_per_epoch:,} batches of {feed.batch_size}"
+
+
+def _lines(program: Program, epochs: int | None) -> list[str]:
+    return [f"{program.layout.device.device_kind}, jax {jax.__version__}; {program.plan}"]

@@ -1,0 +1,348 @@
+"""The host's half of a training: it reads reports, keeps the history, evaluates, saves and decides when to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdl.checkpoint import Store
+from jaxdl.core.evaluator import Evaluator
+from jaxdl.core.program import Program
+from jaxdl.core.state import State
+from jaxdl.core.step import Report
+from jaxdl.run import Run
+from jaxdl.settings import Checkpoint, EarlyStopping, best_epoch, direction
+from jaxdl.tracking.progress import Progress
+
+#: Seconds of training between two saves by default.
+SAVE_SECONDS = 10.0
+
+#: How many "train" records a run's folder gets at most.
+TRAIN_RECORDS = 1000
+
+
+class Interruption:
+    """Ctrl-C and SIGTERM, remembered until the loop asks. A second Ctrl-C is Python's own."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def _remember(self, number: int, frame: Any) -> None:
+        self.signal = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Listen while training; signals reach the main thread only, so elsewhere nothing is changed."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class Sums:
+    """What the reports of an epoch add up to, in float64; saved with a checkpoint in the middle of an epoch."""
+
+    def __init__(self, saved: dict[str, Any] | None = None):
+        saved = saved or {}
+        self.loss = float(saved.get("loss", 0.0))
+        self.weight = float(saved.get("weight", 0.0))
+        self.skipped = int(saved.get("skipped", 0))
+        self.seconds = float(saved.get("seconds", 0.0))
+        self.metrics = {name: np.asarray(value) for name, value in saved.get("metrics", {}).items()}
+
+    def add(self, report: Report) -> None:
+        """One dispatch more."""
+        weight = report.scalars["weight"].astype(np.float64)
+        counts = weight > 0
+        self.loss += float((report.scalars["loss"].astype(np.float64)[counts] * weight[counts]).sum())
+        self.weight += float(weight.sum())
+        self.skipped += int(report.scalars["skipped"].sum()) if "skipped" in report.scalars else 0
+        for name, value in report.sums.items():
+            self.metrics[name] = self.metrics[name] + value if name in self.metrics else value
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a checkpoint's manifest."""
+        metrics = {name: value.tolist() for name, value in self.metrics.items()}
+        return {"loss": self.loss, "weight": self.weight, "skipped": self.skipped, "seconds": self.seconds,
+                "metrics": metrics}  # fmt: skip
+
+
+class Training:
+    """One call of fit, once everything is built. `on_reports`, `wants_boundary` and `at_boundary` belong to the loop."""
+
+    def __init__(
+        self,
+        run: Run,
+        program: Program,
+        *,
+        stop: int,
+        evaluator: Callable[[State], Evaluator] | None,
+        train_metrics: Sequence[Any],
+        progress: Progress,
+        store: Store | None,
+        checkpoint: Checkpoint | None,
+        early_stopping: EarlyStopping | None,
+        callbacks: Sequence[Callable[[dict[str, Any], Run], Any]],
+        deadline: float | None,
+        config: dict[str, Any],
+        sums: Sums,
+        seconds: float,
+        first_step: int,
+        classes: tuple[str, ...],
+    ):
+        self.run, self.program, self.stop, self.progress, self.store = run, program, stop, progress, store
+        self.checkpoint, self.early_stopping, self.callbacks = checkpoint, early_stopping, callbacks
+        self.deadline, self.config, self.sums, self.earlier_seconds = deadline, config, sums, seconds
+        self.train_metrics = {metric.name: metric for metric in train_metrics}
+        self.interruption = Interruption()
+        self.extra_results: dict[str, Any] = {}
+        self.best_state: State | None = None
+        self._make_evaluator = evaluator
+        self._evaluator: Evaluator | None = None
+        self._not_finite = ""
+        self._begun = self._epoch_begun = self._saved_at = time.perf_counter()
+        self._reported = -1
+        self.classes = classes
+        self.first_step = first_step
+        self._saved_step: int | None = first_step or None
+        self._record_every = max(1, stop // TRAIN_RECORDS)
+        follow = (checkpoint and checkpoint.best) or (early_stopping and early_stopping.metric) or None
+        self.follow: str | None = follow
+        self.follow_mode = checkpoint.mode if checkpoint and checkpoint.best else early_stopping and early_stopping.mode
+        self._rate: Callable[..., Any] | None = jax.jit(program.step.rate) if program.step.rate else None
+
+    # ---- what the loop calls --------------------------------------------------------------------------------------
+
+    def on_reports(self, step: int, report: Report) -> None:
+        """Add a dispatch's reports up, look for a loss that is not finite, and show progress."""
+        self.sums.add(report)
+        loss, weight = report.scalars["loss"], report.scalars["weight"]
+        counts = np.flatnonzero(weight > 0)
+        if len(counts) and not self._not_finite and not np.isfinite(loss[counts]).all():
+            first = int(counts[~np.isfinite(loss[counts])][0])
+            self._not_finite = (
+                f"the loss is {loss[first]} at step {step - len(loss) + first}: try a smaller learning rate, "
+                "hyper={'clip_norm': 1.0}, or guard=True, which skips such updates"
+            )
+        if not len(counts):
+            return
+        newest = float(loss[counts[-1]])
+        self.progress.step(step, {"train:loss": newest}, len(loss) * self.run.batch_size)
+        if self.run.folder is not None and step // self._record_every > self._reported:
+            self._reported = step // self._record_every
+            record = {"kind": "train", "step": step, "epoch": step / self.program.feed.steps_per_epoch}
+            self.run.folder.append(record | {"train:loss": newest, "seconds": self.seconds()} | self._extras(step))
+
+    def wants_boundary(self, step: int) -> bool:
+        """Whether to pause before the epoch ends: Ctrl-C, a time limit, a broken loss, or a save that is due."""
+        late = self.deadline is not None and time.perf_counter() >= self.deadline
+        return bool(late or self.interruption.signal or self._not_finite or self._save_due_by_steps(step))
+
+    def at_boundary(self, step: int, state: State) -> tuple[State, bool]:
+        """Evaluate, keep the history, ask callbacks, save. Returns the state and whether to halt."""
+        per_epoch = self.program.feed.steps_per_epoch
+        late = self.deadline is not None and time.perf_counter() >= self.deadline
+        if self._not_finite:
+            self._close_epoch(step, state, evaluate=False)
+            self.run.stopped = self._not_finite
+            self.progress.note(f"stopped: {self._not_finite}")
+            return state, True
+        ends = step % per_epoch == 0 or step == self.stop or (late and not self.interruption.signal)
+        halt = False
+        if ends:
+            record = self._close_epoch(step, state, evaluate=True)
+            halt = self._decide(record)
+            state = self.run.apply_changes(state)
+        if step == self.stop:
+            self.run.stopped = "finished"
+        elif self.interruption.signal:
+            self.run.stopped, halt = "interrupted", True
+        elif late:
+            self.run.stopped, halt = "max_seconds", True
+        self._save(step, state, last=halt or step == self.stop, ends=ends)
+        return state, halt
+
+    # ---- parts ----------------------------------------------------------------------------------------------------
+
+    def seconds(self) -> float:
+        """Wall seconds of training, those before a resume included."""
+        return self.earlier_seconds + time.perf_counter() - self._begun
+
+    def _extras(self, step: int) -> dict[str, float]:
+        if self._rate is None:
+            return {}
+        hyper = {name: np.float32(value) for name, value in self.run.hyper.items()}
+        return {"learning_rate": float(self._rate(hyper, np.int32(max(step - 1, 0))))}
+
+    def _close_epoch(self, step: int, state: State, *, evaluate: bool) -> dict[str, Any]:
+        """One more entry of the history."""
+        sums, per_epoch = self.sums, self.program.feed.steps_per_epoch
+        now = time.perf_counter()
+        trained = sums.seconds + now - self._epoch_begun
+        done = step % per_epoch or per_epoch
+        record: dict[str, Any] = {
+            "epoch": -(-step // per_epoch),
+            "step": step,
+            "train:loss": sums.loss / sums.weight if sums.weight else float("nan"),
+        }
+        record |= self._train_metrics()
+        record |= self._extras(step)
+        if sums.skipped:
+            record["train:skipped"] = sums.skipped
+            self.progress.note(f"epoch {record['epoch']}: {sums.skipped} updates were not finite and were skipped")
+        if evaluate and self._make_evaluator is not None:
+            if self._evaluator is None:
+                self._evaluator = self._make_evaluator(state)
+            for name, value in self._evaluator(state).items():
+                if isinstance(value, float):
+                    record[f"validation:{name}"] = value
+                else:
+                    self.extra_results[name] = value
+        record["examples_per_second"] = min(done * self.run.batch_size, self.program.feed.examples) / max(trained, 1e-9)
+        record["seconds"] = self.seconds()
+        self.run.history.append(record)
+        self.run.metrics = {name: value for name, value in record.items() if ":" in name}
+        self.progress.epoch(record)
+        if self.run.folder is not None:
+            self.run.folder.append({"kind": "epoch"} | record)
+        self.sums = Sums()
+        self._epoch_begun = time.perf_counter()
+        return record
+
+    def _train_metrics(self) -> dict[str, float]:
+        values = {}
+        for name, metric in self.train_metrics.items():
+            leaves, structure = jax.tree_util.tree_flatten_with_path(metric.init())
+            state = structure.unflatten(
+                [self.sums.metrics["/".join((name, *map(_key, path)))].astype(leaf.dtype) for path, leaf in leaves]
+            )
+            value = metric.compute(state)
+            parts = {f"{name}/{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+            values |= {f"train:{key}": float(part) for key, part in parts.items() if np.ndim(part) == 0}
+        return values
+
+    def _decide(self, record: dict[str, Any]) -> bool:
+        """Follow the best epoch, ask callbacks, early stopping last."""
+        self._follow()
+        halt = False
+        for callback in self.callbacks:
+            if callback(record, self.run) is True:
+                self.run.stopped, halt = "callback", True
+        if self.early_stopping is not None and self.early_stopping.should_stop(self.run.history):
+            self.run.stopped, halt = "early stopping", True
+        return halt
+
+    def _follow(self) -> None:
+        if self.follow is None:
+            return
+        best = best_epoch(self.run.history, self.follow, self.follow_mode)
+        if best is not None:
+            entry = self.run.history[best]
+            self.run.metrics["best"] = {
+                "metric": self.follow, "value": entry[self.follow], "epoch": entry["epoch"], "step": entry["step"],
+            }  # fmt: skip
+
+    def already_done(self, step: int) -> bool:
+        """Whether a resumed run has nothing left to do; says why in `run.stopped`."""
+        if step >= self.stop:
+            self.run.stopped = "finished"
+        elif self.early_stopping is not None and self.early_stopping.should_stop(self.run.history):
+            self.run.stopped = "early stopping"
+        return bool(self.run.stopped)
+
+    def follow_best(self) -> None:
+        """After a resume: the last metrics, the best epoch so far, and its state when it is to be gone back to."""
+        if not self.run.history:
+            return
+        self.run.metrics = {name: value for name, value in self.run.history[-1].items() if ":" in name}
+        self._follow()
+        best = self.run.metrics.get("best")
+        if best is None or self.early_stopping is None or not self.early_stopping.restore_best:
+            return
+        if self.store is not None and best["step"] in self.store.steps():
+            self.best_state = self.store.restore(self.program.abstract_state, step=best["step"]).tree
+
+    def final_state(self, state: State) -> State:
+        """The last state, or the best epoch's where early stopping goes back to it."""
+        best = self.run.metrics.get("best")
+        if (
+            self.best_state is None
+            or best is None
+            or not self.run.history
+            or best["step"] == self.run.history[-1]["step"]
+        ):
+            return state
+        self.progress.note(f"back to epoch {best['epoch']}, the best by {best['metric']} ({best['value']:.6g})")
+        return self.best_state
+
+    def improved(self) -> bool:
+        """Whether the last epoch is the best one so far."""
+        return bool(self.run.history) and self.run.metrics.get("best", {}).get("step") == self.run.history[-1]["step"]
+
+    def _save_due_by_steps(self, step: int) -> bool:
+        if self.store is None or self.checkpoint is None or not isinstance(self.checkpoint.every, int):
+            return False
+        since = self._saved_step if self._saved_step is not None else self.first_step
+        return step - since >= self.checkpoint.every
+
+    def _save(self, step: int, state: State, *, last: bool, ends: bool) -> None:
+        best = ends and self.improved()
+        if best and self.early_stopping is not None and self.early_stopping.restore_best:
+            self.best_state = self.program.copy(state)
+        if self.store is None or self.checkpoint is None or step == self._saved_step:
+            return
+        every = self.checkpoint.every
+        due = last or (best and self.follow is not None) or self._save_due_by_steps(step)
+        if ends and every == "epoch":
+            due = True
+        if ends and every is None:
+            due = due or self._saved_step is None or time.perf_counter() - self._saved_at >= SAVE_SECONDS
+        if not due:
+            return
+        metric = None
+        if ends and self.follow is not None:
+            metric = -direction(self.follow, self.follow_mode) * float(self.run.history[-1][self.follow])
+        self.sums.seconds += time.perf_counter() - self._epoch_begun
+        self._epoch_begun = time.perf_counter()
+        progress = {
+            "history": self.run.history,
+            "sums": self.sums.as_dict(),
+            "seconds": self.seconds(),
+            "hyper": self.run.hyper,
+            "stopped": self.run.stopped,
+        }
+        manifest = {"config": self.config, "progress": _plain(progress)}
+        try:
+            self.store.save(step, state, manifest=manifest, metric=metric)
+        except OSError as error:
+            if last:
+                raise
+            self.progress.note(f"not saved: {error}")
+            return
+        self._saved_step, self._saved_at = step, time.perf_counter()
+
+
+def _key(key: Any) -> str:
+    return str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key))))
+
+
+def _plain(value: Any) -> Any:
+    """Python numbers for JSON (NaN stays NaN: the store's reader takes it back)."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value.item() if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0 else value
