@@ -6,6 +6,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    # files and frames to named columns
+    "Table": "table",
+    "read": "readers",
+    # fitted to a table, saved with the model
+    "Pipeline": "transforms",
+    "FittedPipeline": "transforms",
+    "Impute": "transforms",
+    "Outliers": "transforms",
+    "Deduplicate": "transforms",
+    "OneHot": "transforms",
+    "Standardise": "transforms",
+    "MinMax": "transforms",
+    "Join": "transforms",
+    "join": "transforms",
+    "tabular_features": "transforms",
+    "FittedFeatures": "transforms",
     # columns of examples
     "Dataset": "dataset",
     "as_dataset": "dataset",
@@ -50,6 +66,7 @@ if TYPE_CHECKING:
     from jaxdl.data.grain_feed import GrainFeed as GrainFeed
     from jaxdl.data.leaks import find_leaks as find_leaks
     from jaxdl.data.order import Order as Order
+    from jaxdl.data.readers import read as read
     from jaxdl.data.shipped import available as available
     from jaxdl.data.shipped import describe as describe
     from jaxdl.data.shipped import load as load
@@ -58,6 +75,19 @@ if TYPE_CHECKING:
     from jaxdl.data.splits import LeaveOneOut as LeaveOneOut
     from jaxdl.data.splits import StratifiedKFold as StratifiedKFold
     from jaxdl.data.splits import train_validation_test_split as train_validation_test_split
+    from jaxdl.data.table import Table as Table
+    from jaxdl.data.transforms import Deduplicate as Deduplicate
+    from jaxdl.data.transforms import FittedFeatures as FittedFeatures
+    from jaxdl.data.transforms import FittedPipeline as FittedPipeline
+    from jaxdl.data.transforms import Impute as Impute
+    from jaxdl.data.transforms import Join as Join
+    from jaxdl.data.transforms import MinMax as MinMax
+    from jaxdl.data.transforms import OneHot as OneHot
+    from jaxdl.data.transforms import Outliers as Outliers
+    from jaxdl.data.transforms import Pipeline as Pipeline
+    from jaxdl.data.transforms import Standardise as Standardise
+    from jaxdl.data.transforms import join as join
+    from jaxdl.data.transforms import tabular_features as tabular_features
 
 
 def __getattr__(name: str) -> Any:
