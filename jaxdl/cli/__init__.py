@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 # What data, files and settings that a person got wrong raise; anything else is a fault of jaxdl and keeps its
@@ -29,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = parse(words)()
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            code = parse(words)()
         sys.stdout.flush()
         return code
     except SystemExit as leave:  # tyro has printed the help, or what it did not understand
@@ -50,3 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _complain(sentence: str) -> int:
     print(f"jaxdl: {sentence}", file=sys.stderr)
     return 1
+
+
+def _note(message: Warning | str, *place: object, **more: object) -> None:
+    """A warning as a person wants it: without the place in the code that gave it."""
+    print(f"jaxdl: note: {message}", file=sys.stderr)

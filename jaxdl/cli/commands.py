@@ -56,7 +56,7 @@ class Training:
 
     epochs: int = 20
     """Passes over the training data, at most."""
-    batch_size: int = 128
+    batch_size: Annotated[int | None, arg(help_behavior_hint="(default: 128, and down to 16 for small data)")] = None
     """Examples per update."""
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     """How gradients become updates; sgd has momentum 0.9."""
@@ -123,7 +123,11 @@ class Resume:
 
     The data are read from where they were; if they have changed, that is said and nothing is trained.
 
-    Example: jaxdl resume runs/bank-mlp
+    Examples:
+
+      jaxdl resume runs/bank-mlp
+
+      jaxdl resume runs/bank-mlp --epochs 40
     """
 
     run: _Run
@@ -131,6 +135,8 @@ class Resume:
     """Where the same training data lie now."""
     validation: Annotated[str | None, arg(metavar="PATH", help_behavior_hint="(default: where they were)")] = None
     """Where the same validation data lie now."""
+    epochs: Annotated[int | None, arg(help_behavior_hint="(default: as many as were asked for)")] = None
+    """Train until so many epochs are done in all, more than were asked for at first."""
     quiet: bool = False
     """Print nothing but what went wrong."""
 

@@ -25,22 +25,23 @@ def runs(options: Runs) -> int:
         print(f"no runs below {options.root}: jaxdl train makes one")
         return 0
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("run", "status", "epochs", "step", "best", "started", "time"):
-        table.add_column(name, justify="right" if name in ("epochs", "step", "time") else "left", no_wrap=True)
+    table.add_column("run", overflow="fold")
+    for name in ("status", "epochs", "best", "started", "took"):
+        table.add_column(name, justify="right" if name in ("epochs", "took") else "left", no_wrap=True)
     for run in found:
         status = str(run["status"])
         table.add_row(
             Text(str(run["name"])),
             Text(status, style=_STATUS_STYLE.get(status, "")),
-            _shown(run["epochs"]),
-            _shown(run["step"]),
+            "-" if run["epochs"] is None else f"{run['epochs']:,}",
             Text(_best(run["best"])),
-            "-" if run["started"] is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"])),
+            "-" if run["started"] is None else _ago(time.time() - run["started"]),
             "-" if run["seconds"] is None else _duration(run["seconds"]),
         )
     console = Console()
-    # A log or a pipe has no width: nothing is cut short there.
-    console.print(table, width=None if console.is_terminal else 1000)
+    if not console.is_terminal:
+        console.width = 1000  # a pipe has no width: nothing is cut short there
+    console.print(table)
     problems = [run for run in found if run["problem"]]
     for run in problems:
         print(f"{run['name']}: {run['problem']}")
@@ -58,15 +59,19 @@ def cache(options: Cache) -> int:
     return 0
 
 
-def _shown(value: Any) -> str:
-    return "-" if value is None else f"{value:,}"
-
-
 def _best(best: Mapping[str, Any] | None) -> str:
     if not best or best.get("value") is None:
         return "-"
-    where = f" in epoch {best['epoch']}" if best.get("epoch") is not None else ""
+    where = f" (epoch {best['epoch']})" if best.get("epoch") is not None else ""
     return f"{best.get('metric', '')} {best['value']:.4g}{where}"
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return "just now"
 
 
 def _duration(seconds: float) -> str:

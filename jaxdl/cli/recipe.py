@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from jaxdl.data import available, describe, load
 from jaxdl.data.dataset import Dataset
 from jaxdl.data.labels import encode_labels, encode_weights
-from jaxdl.data.load import available, describe, load
 from jaxdl.data.readers import READERS, format_of, read
 from jaxdl.data.table import Table
 from jaxdl.data.transforms import FittedFeatures

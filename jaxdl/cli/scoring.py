@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from jaxdl.cli.commands import Evaluate, Predict
 
 _SHOWN_ROWS = 10
-_MOST_SHOWN_CLASSES = 10
+_MOST_SHOWN_CLASSES = 40
+_LOG_WIDTH = 120
 
 
 def evaluate(options: Evaluate) -> int:
@@ -85,12 +87,36 @@ def measure(run: Any, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
 
 
 def as_lines(found: Mapping[str, Any], recipe: Recipe, name: str) -> str:
-    """The measures for people: one line, and the confusion matrix where it fits a screen."""
+    """The measures for people: one line and, for a number of classes that fits a screen, how each fared."""
     numbers = [f"{key} {value:.4g}" for key, value in found.items() if key not in ("examples", "confusion_matrix")]
     lines = [f"{name}: {found['examples']:,} examples, {', '.join(numbers)}"]
     if recipe.classes is not None and len(recipe.classes) <= _MOST_SHOWN_CLASSES:
-        lines += ["", metrics.confusion_table(np.asarray(found["confusion_matrix"]), classes=recipe.classes), ""]
+        counts = np.asarray(found["confusion_matrix"])
+        table = metrics.confusion_table(counts, classes=recipe.classes)
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _LOG_WIDTH
+        if max(map(len, table.splitlines())) > width:
+            table = _by_class(counts, recipe.classes)
+        lines += ["", table, ""]
     return "\n".join(lines)
+
+
+def _by_class(counts: np.ndarray, classes: Sequence[str]) -> str:
+    """A narrow stand-in for a confusion matrix: recall and precision of each class, and what it is mostly taken for."""
+    lines = [("class", "examples", "recall", "precision", "mostly taken for")]
+    right = np.diag(counts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall, precision = right / counts.sum(1), right / counts.sum(0)
+    for row, name in enumerate(classes):
+        wrong = np.where(np.arange(len(classes)) == row, 0, counts[row])
+        most = int(wrong.argmax())
+        taken = f"{classes[most]} ({wrong[most]:,.0f})" if wrong[most] else "-"
+        lines.append((name, f"{counts[row].sum():,.0f}", f"{recall[row]:.3f}", f"{precision[row]:.3f}", taken))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = []
+    for name, *numbers, taken in lines:
+        padded = [number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True)]
+        texts.append("  ".join([name.ljust(widths[0]), *padded, taken]))
+    return "\n".join(texts)
 
 
 def _opened(run: str) -> tuple[RunFolder, Recipe]:

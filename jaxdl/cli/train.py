@@ -15,9 +15,9 @@ import numpy as np
 import jaxdl
 from jaxdl.cli.recipe import Recipe, read_table
 from jaxdl.cli.scoring import as_lines, build_task, measure
+from jaxdl.data import available
 from jaxdl.data.dataset import Dataset
 from jaxdl.data.labels import encode_labels
-from jaxdl.data.load import available
 from jaxdl.data.splits import train_validation_test_split
 from jaxdl.data.table import Table
 from jaxdl.data.transforms import tabular_features
@@ -77,6 +77,7 @@ def resume(options: Resume) -> int:
         recipe,
         data=recipe.data if options.data is None else _place(options.data),
         validation=recipe.validation if options.validation is None else _validation(options.validation, recipe.data),
+        training={**recipe.training, **({} if options.epochs is None else {"epochs": options.epochs})},
     )
     training, validation = _parts(recipe, recipe.read(recipe.data, "train"))
     held_out = None if validation is None else recipe.dataset(validation)
@@ -92,10 +93,10 @@ def _fit(recipe: Recipe, folder: RunFolder, training: Dataset, validation: Datas
         optimizer=_optimizer(settings),
         epochs=settings["epochs"],
         max_seconds=settings["max_seconds"],
-        batch_size=settings["batch_size"],
+        batch_size=settings["batch_size"] or _batch_size(len(training)),
         seed=settings["seed"],
         precision=settings["precision"],
-        class_weight=_balance(training) if settings["balance"] and recipe.classes is not None else None,
+        class_weight="balanced" if settings["balance"] and recipe.classes is not None else None,
         early_stopping=(
             jaxdl.EarlyStopping("validation:loss", patience=settings["patience"])
             if settings["patience"] and validation is not None
@@ -115,6 +116,11 @@ def _fit(recipe: Recipe, folder: RunFolder, training: Dataset, validation: Datas
     return 0 if run.stopped in _GOOD_ENDS else 1
 
 
+def _batch_size(examples: int) -> int:
+    """The largest power of two from 16 to 128 that still gives 32 updates an epoch, where there is one."""
+    return next((size for size in (128, 64, 32) if examples >= 32 * size), 16)
+
+
 def _optimizer(settings: Mapping[str, Any]) -> Any:
     rate, decay = settings["learning_rate"], settings["weight_decay"]
     if settings["optimizer"] == "adamw":
@@ -122,12 +128,6 @@ def _optimizer(settings: Mapping[str, Any]) -> Any:
     if settings["optimizer"] == "sgd":
         return jaxdl.optim.sgd(rate, momentum=0.9, weight_decay=decay)
     return getattr(jaxdl.optim, settings["optimizer"])(rate, weight_decay=decay)
-
-
-def _balance(training: Dataset) -> dict[int, float]:
-    """Weights by class, n / (classes * count), so that every class weighs the same in all."""
-    counts = np.bincount(training["y"], minlength=len(training.classes or ()))
-    return {number: len(training) / (len(counts) * int(count)) for number, count in enumerate(counts) if count}
 
 
 def _label(asked: str | None, table: Table) -> str:
