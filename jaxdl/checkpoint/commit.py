@@ -23,10 +23,10 @@ _SAVING, _DELETING, _REPLACED = ".jaxdl-saving-", ".jaxdl-deleting-", ".jaxdl-re
 
 
 def steps_in(folder: Path) -> list[int]:
-    """The steps that have a checkpoint with a manifest, ascending."""
+    """The steps that have a checkpoint, ascending; also one that has lost its manifest, which no kill can do."""
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and (path / NAME).is_file())
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
 
 
 def checkpoint_of(folder: Path, step: int) -> Path:

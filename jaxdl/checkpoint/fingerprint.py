@@ -35,7 +35,7 @@ class PendingFingerprint(NamedTuple):
         """Sum the leaves in host memory and read the devices' sums, one download for each set of devices."""
         sums = {path: host_sum(x if isinstance(x, np.ndarray) else host_copy(x)) for path, x in self.host.items()}
         for paths, values in self.devices:
-            sums.update(zip(paths, np.asarray(values).tolist(), strict=True))
+            sums.update(zip(paths, jax.device_get(values).tolist(), strict=True))
         return Fingerprint(combine(sums), sums)
 
 

@@ -207,7 +207,7 @@ class Store:
                 self._lock.release()
 
     def steps(self) -> tuple[int, ...]:
-        """The steps that can be restored, ascending; not one that is still being written."""
+        """The steps that have a checkpoint, damaged ones too, ascending; not one that is still being written."""
         return tuple(commit.steps_in(self.folder))
 
     def best_step(self) -> int | None:
