@@ -28,7 +28,7 @@ _HOME = {
     "average": "core.transform",
     "step_key": "core.keys",
     # train, evaluate, predict, resume
-    "fit": "fit",
+    "fit": "fitting",
     "Run": "run",
     "load_run": "run",
     "Checkpoint": "settings",
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
     from jaxdl.core.transform import average as average
     from jaxdl.core.transform import guard as guard
     from jaxdl.debug import check_gradients as check_gradients
-    from jaxdl.fit import fit as fit
+    from jaxdl.fitting import fit as fit
     from jaxdl.models import create_model as create_model
     from jaxdl.models import list_models as list_models
     from jaxdl.models import model_info as model_info
