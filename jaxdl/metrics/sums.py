@@ -49,7 +49,8 @@ def total(values: jax.Array) -> Sums:
     nothing = np.float32(0)
 
     def both(a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return tuple(add(Sums(*a), Sums(*b)))
+        hi, lo = add(Sums(*a), Sums(*b))
+        return hi, lo
 
     hi, lo = lax.reduce((values, jnp.zeros_like(values)), (nothing, nothing), both, (values.ndim - 1,))
     return Sums(hi, lo)

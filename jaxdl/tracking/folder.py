@@ -1,8 +1,8 @@
 """A run is a folder: configuration, metrics line by line, checkpoints, report and plots, all readable without jaxdl.
 
-    config.json     what was asked for            metrics.jsonl   one record a line
-    program.json    how it was run                results.json    what the report shows of the end
-    run.json        status, times, best           checkpoints/  plots/  report.html
+config.json     what was asked for            metrics.jsonl   one record a line
+program.json    how it was run                results.json    what the report shows of the end
+run.json        status, times, best           checkpoints/  plots/  report.html
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
-Status = Literal["running", "finished", "stopped", "interrupted", "failed"]
 STATUSES: tuple[str, ...] = ("running", "finished", "stopped", "interrupted", "failed")
 METRICS = "metrics.jsonl"
 _KNOWN = ("run.json", "config.json", METRICS)
@@ -56,7 +55,9 @@ class RunFolder:
         except NotADirectoryError as error:
             raise FileExistsError(f"a parent of {folder} is a file; a run needs a folder: give another path") from error
         except PermissionError as error:
-            raise PermissionError(f"the run's folder {folder} may not be made: {error.strerror}; give another") from error
+            raise PermissionError(
+                f"the run's folder {folder} may not be made: {error.strerror}; give another"
+            ) from error
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(f"the run's folder {folder} may not be written; give another")
         return cls(folder)
@@ -156,7 +157,7 @@ class RunFolder:
             _replace(path, "".join(line + "\n" for line in lines))
         return len(records) - len(kept)
 
-    def set_status(self, status: Status, **fields: Any) -> None:
+    def set_status(self, status: str, **fields: Any) -> None:
         """Writes run.json: the status, when it started and this process; `fields` such as epochs, step, seconds, best
         ({"metric", "value", "epoch", "step"}) are added to those written before."""
         if status not in STATUSES:
@@ -196,7 +197,9 @@ class RunFolder:
                 raise ValueError(f"{path}, line {number}: not a JSON record ({error})") from error
             if not isinstance(record, dict):
                 raise ValueError(f"{path}, line {number}: a record is an object, this is a {type(record).__name__}")
-            yield {k: v if k in _TEXT_KEYS else _NUMBERS.get(v, v) if isinstance(v, str) else v for k, v in record.items()}
+            yield {
+                k: v if k in _TEXT_KEYS else _NUMBERS.get(v, v) if isinstance(v, str) else v for k, v in record.items()
+            }
 
 
 def is_run(path: Path) -> bool:
@@ -241,7 +244,9 @@ def _plain(value: Any, place: str, *, document: bool) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
         return [_plain(item, f"{place}[{i}]", document=document) for i, item in enumerate(items)]
-    raise TypeError(f"{place}: a {type(value).__name__} cannot be written as JSON; give numbers, strings, lists or mappings")
+    raise TypeError(
+        f"{place}: a {type(value).__name__} cannot be written as JSON; give numbers, strings, lists or mappings"
+    )
 
 
 def _restore(content: dict[str, Any]) -> Any:

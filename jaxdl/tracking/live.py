@@ -39,7 +39,9 @@ class Live:
         for line in lines:
             self._console.print(Text(f"  {line}", style="dim"))
         # drawn by hand: a thread that redraws would compete with the training for the interpreter
-        self._region = Region(Text("compiling ...", style="dim"), console=self._console, auto_refresh=False, transient=True)
+        self._region = Region(
+            Text("compiling ...", style="dim"), console=self._console, auto_refresh=False, transient=True
+        )
         self._region.start(refresh=True)
 
     def step(self, step: int, scalars: Mapping[str, float], examples: int) -> None:
@@ -98,7 +100,11 @@ class Live:
         middle = []
         for key, value in self._scalars.items():
             text = shown(value)
-            middle.append(Text.assemble((f"{short(key)} ", "dim"), (text, "bold red" if text in ("nan", "inf", "-inf") else "bold")))
+            middle.append(
+                Text.assemble(
+                    (f"{short(key)} ", "dim"), (text, "bold red" if text in ("nan", "inf", "-inf") else "bold")
+                )
+            )
         if pace.rate_text:
             middle.insert(min(1, len(middle)), Text(pace.rate_text, style="green"))
         room = self._console.width - sum(len(piece) + 2 for piece in pieces + tail)

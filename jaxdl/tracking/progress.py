@@ -110,7 +110,11 @@ class Lines:
             return
         self._next = now + LINE_SECONDS
         pace = self._pace
-        parts = [f"epoch {pace.epoch_text}", f"step {pace.step_text}", *(f"{short(k)} {shown(v)}" for k, v in scalars.items())]
+        parts = [
+            f"epoch {pace.epoch_text}",
+            f"step {pace.step_text}",
+            *(f"{short(k)} {shown(v)}" for k, v in scalars.items()),
+        ]
         parts += [part for part in (pace.rate_text, pace.eta_text) if part]
         self._write("  ".join(parts))
 
@@ -158,7 +162,7 @@ class Pace:
         self._steps += done
         self._examples += examples
         seconds = now - self._since
-        if seconds < 0.5 and self._rates is not None or seconds <= 0:
+        if (seconds < 0.5 and self._rates is not None) or seconds <= 0:
             return
         new = self._steps / seconds, self._examples / seconds
         old = self._rates
@@ -207,7 +211,13 @@ def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:
     columns = {key: values[key] for key in sorted(values, key=lambda key: order.get(key.split(":")[0], 2))}
     for key in ("learning_rate", "examples_per_second", "seconds"):
         if record.get(key) is not None:
-            columns[key] = Rate(record[key]) if key == "examples_per_second" else Seconds(record[key]) if key == "seconds" else record[key]
+            columns[key] = (
+                Rate(record[key])
+                if key == "examples_per_second"
+                else Seconds(record[key])
+                if key == "seconds"
+                else record[key]
+            )
     return columns
 
 
