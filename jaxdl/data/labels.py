@@ -20,11 +20,11 @@ def encode_labels(
 ) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """y and the names of its classes (None when y is a number).
 
-    target="class": int32 [n]; text and booleans are their own class names, sorted; whole numbers are classes named by their digits, in
-    the order of their values. target="number": float32, [n] or, from an array column, [n, k]. target="auto": class for text and booleans
-    and for integers with at most MOST_INTEGER_CLASSES different values that occur twice or more on average; else number.
-    `classes` given: these classes in this order; a label that is none of them raises. Raises ValueError, naming the row, for a label
-    that is missing or infinite.
+    target="class": int32 [n]; text and booleans are their own class names, sorted; whole numbers are classes named by
+    their digits, in the order of their values. target="number": float32, [n] or, from an array column, [n, k].
+    target="auto": class for text and booleans and for integers with at most MOST_INTEGER_CLASSES different values that
+    occur twice or more on average; else number. `classes` given: these classes in this order; a label that is none of
+    them raises. Raises ValueError, naming the row, for a label that is missing or infinite.
     """
     check_choice("target", target, ("auto", "class", "number"))
     _check_finite(column, name, source, "label")
@@ -68,7 +68,8 @@ def _check_finite(column: Column, name: str, source: str, role: str) -> None:
         row = int(bad.argmax())
         value = "missing" if column.mask[row] else str(column.values[row])
         raise ValueError(
-            f"{source}: the {role} in column {name!r} is {value} in row {row} (counted from 0), and in {int(bad.sum()):,} "
+            f"{source}: the {role} in column {name!r} is {value} in row {row} (counted from 0), and in "
+            f"{int(bad.sum()):,} "
             f"rows in all; every example needs a finite {role}, so fill these or leave the rows out"
         )
 
@@ -93,7 +94,8 @@ def _classes_of(column: Column, name: str, source: str) -> tuple[np.ndarray, tup
     if column.values.dtype.kind == "f" and (column.values != np.round(column.values)).any():
         row = int(np.argmax(column.values != np.round(column.values)))
         raise ValueError(
-            f"{source}: the label column {name!r} has {column.values[row]} in row {row} (counted from 0); classes are text "
+            f"{source}: the label column {name!r} has {column.values[row]} in row {row} (counted from 0); classes are "
+            "text "
             "or whole numbers, so use target='number' to predict it as a number"
         )
     values, codes = np.unique(column.values, return_inverse=True)

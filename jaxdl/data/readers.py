@@ -53,7 +53,7 @@ _SUFFIXES = {
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
-    """The name in READERS of the format of this file or folder, told by its suffix (before .gz) and, for a folder, by what lies in it."""
+    """The name in READERS of this file's format, told by its suffix (before .gz); a folder's, by what lies in it."""
     found = existing(path)
     if found.is_dir():
         inside = sorted(item for item in found.iterdir() if not item.name.startswith((".", "_")))
@@ -61,7 +61,10 @@ def format_of(path: str | os.PathLike[str]) -> str:
             return "images"
         formats = {format_of(item) for item in inside}
         if len(formats) != 1:
-            raise ValueError(f"the folder {found} holds {f'files of several formats: {sorted(formats)}' if formats else 'nothing'}; all its files must be of one")
+            raise ValueError(
+                f"the folder {found} holds {f'files of several formats: {sorted(formats)}' if formats else 'nothing'}; "
+                "all its files must be of one"
+            )
         return formats.pop()
     name = found.name.lower().removesuffix(".gz")
     if name.endswith(("-ubyte", "-idx1-int", "-idx3-int")) or "-idx" in name:
@@ -69,16 +72,20 @@ def format_of(path: str | os.PathLike[str]) -> str:
     suffix = Path(name).suffix
     if suffix not in _SUFFIXES:
         raise ValueError(
-            f"the format of {found} cannot be told from its name (suffix {suffix!r}); say format= one of {', '.join(READERS)}"
+            f"the format of {found} cannot be told from its name (suffix {suffix!r}); say format= one of "
+            f"{', '.join(READERS)}"
         )
     return _SUFFIXES[suffix]
 
 
-def read(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, format: str | None = None, **options: Any) -> Table:
-    """A table of a file, of a folder of class folders of images, or of several files of one kind (a list, or a folder of them).
+def read(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, format: str | None = None, **options: Any
+) -> Table:
+    """A table of a file, of a folder of class folders of images, or of several files of one kind (list or folder).
 
-    format: a name in READERS where the file's name does not tell. options: those of the format's reader (`read_csv`, `read_images` ...);
-    an unknown one raises TypeError with the nearest. Several files must have the same columns; their rows follow each other.
+    format: a name in READERS where the file's name does not tell. options: those of the format's reader (`read_csv`,
+    `read_images` ...); an unknown one raises TypeError with the nearest. Several files must have the same columns;
+    their rows follow each other.
     """
     if not isinstance(path, (str, os.PathLike)):
         if not path:

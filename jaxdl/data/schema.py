@@ -14,13 +14,15 @@ import numpy as np
 Kind = Literal["number", "boolean", "text", "time", "array"]
 KINDS: tuple[str, ...] = ("number", "boolean", "text", "time")
 
-# Cells that stand for "no value" in text formats. "None", "unknown" and "?" are left alone: they are often real categories.
+# Cells that stand for "no value" in text formats. "None", "unknown" and "?" are left alone: they are often real
+# categories.
 MISSING: tuple[str, ...] = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
 
 TRUE = ("true", "True", "TRUE")
 FALSE = ("false", "False", "FALSE")
 
-# A column of which at least this part is numbers was meant to be numbers: the rest are bad cells, not a reason to read it as text.
+# A column of which at least this part is numbers was meant to be numbers: the rest are bad cells, not a reason to read
+# it as text.
 MOSTLY_NUMBERS = 0.95
 
 _INTEGER = re.compile(r"-?\d+", re.ASCII)
@@ -33,8 +35,8 @@ _INT64 = (-(2**63), 2**63 - 1)
 def number_of(cell: str, decimal: str = ".") -> int | float | None:
     """The number that a cell of text spells, or None when it spells none.
 
-    Integers are `-?[0-9]+` or `0x` with hexadecimal digits, within 64 bits; all else that Python's float accepts is a float
-    (without underscores; `nan` and `inf` in any case). Spaces and tabs around the number do not count.
+    Integers are `-?[0-9]+` or `0x` with hexadecimal digits, within 64 bits; all else that Python's float accepts is a
+    float (without underscores; `nan` and `inf` in any case). Spaces and tabs around the number do not count.
     """
     cell = cell.strip(" \t")
     if _INTEGER.fullmatch(cell):
@@ -86,13 +88,14 @@ class Field(NamedTuple):
     missing: int
 
 
-class Skipped(NamedTuple):
+@dataclass(frozen=True)
+class Skipped:
     """Rows that a reader left out under on_error="skip": how many, and a sentence for the first few."""
 
     count: int = 0
     examples: tuple[str, ...] = ()
 
-    def __add__(self, other: Skipped) -> Skipped:  # type: ignore[override]
+    def __add__(self, other: Skipped) -> Skipped:
         return Skipped(self.count + other.count, (self.examples + other.examples)[:SKIPPED_EXAMPLES])
 
 
@@ -171,7 +174,7 @@ def text_column(cells: Sequence[str | None], missing: Iterable[str] = ()) -> Col
     first_seen: dict[str | None, int] = {}
     codes = np.fromiter((first_seen.setdefault(cell, len(first_seen)) for cell in cells), np.int32, len(cells))
     absent = {None, *missing}
-    words = sorted(word for word in first_seen if word not in absent)  # type: ignore[type-var]
+    words = sorted(word for word in first_seen if word is not None and word not in absent)
     rank = {word: position for position, word in enumerate(words)}
     return Column(
         np.fromiter((rank.get(word, -1) for word in first_seen), np.int32, len(first_seen))[codes], tuple(words)
@@ -199,8 +202,9 @@ def interpret(column: Column, wanted: str | None, decimal: str = ".") -> tuple[C
     """Reads a text column by the rule that every text reader shares.
 
     Returns the column of its final kind, and which categories are bad cells (bool [categories]) or None when none is.
-    Undeclared (`wanted=None`): numbers when all cells are; with MOSTLY_NUMBERS of the rows the others are bad cells; booleans when all
-    cells are true or false; else text. Booleans with missing cells stay text, as there is no third truth value.
+    Undeclared (`wanted=None`): numbers when all cells are; with MOSTLY_NUMBERS of the rows the others are bad cells;
+    booleans when all cells are true or false; else text. Booleans with missing cells stay text, as there is no third
+    truth value.
     """
     words = column.categories or ()
     if wanted == "text":

@@ -1,4 +1,4 @@
-"""A table: named columns of numbers, text, times or images, read once from a file or a frame, never changed afterwards."""
+"""A table: named columns of numbers, text, times or images, read once and never changed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ _SHOWN_CATEGORIES = 4
 class Table:
     """Named columns of equal length.
 
-    `table["age"]` is a NumPy array (text as an object array of str, None where missing); `table.column("age")` also has the kind, the
-    categories and the mask of missing values. `skipped` counts the rows that a reader left out, with a sentence for the first few.
+    `table["age"]` is a NumPy array (text as an object array of str, None where missing); `table.column("age")` also has
+    the kind, the categories and the mask of missing values. `skipped` counts the rows that a reader left out, with a
+    sentence for the first few.
 
     >>> table = Table.from_columns({"age": [31, 45, 27], "job": ["cook", "smith", None]})
     >>> table.schema[1]
@@ -47,7 +48,10 @@ class Table:
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any], *, source: str = "table") -> Table:
-        """A table of arrays or lists: numbers, bools, str (None is missing), datetime64, or arrays `[n, ...]`, kept without a copy."""
+        """A table of arrays or lists: numbers, bools, str (None is missing), datetime64, or arrays `[n, ...]`.
+
+        Arrays are kept without a copy, except object and str arrays, which become codes.
+        """
         return cls({str(name): column_from(values, str(name), source) for name, values in columns.items()}, source)
 
     @classmethod
@@ -60,7 +64,10 @@ class Table:
 
     @classmethod
     def concat(cls, tables: Iterable[Table], *, source: str | None = None) -> Table:
-        """The rows of several tables of the same columns, one after the other; text columns share the union of the categories."""
+        """The rows of several tables of the same columns, one after the other.
+
+        Text columns share the union of the categories.
+        """
         parts = list(tables)
         if not parts:
             raise ValueError("there is no table to join into one: the list is empty")
@@ -170,9 +177,10 @@ class Table:
     ) -> Dataset:
         """The arrays to train on: `x`, with `label=` also `y`, with `weight=` also `weight`.
 
-        x: float32 `[n, d]` of the number, boolean and flat array columns in order; a lone array column (images `[n, h, w, c]`) is passed on
-        as it is, memory maps included. Text or a missing value among them raises: see `tabular_features` (`missing="keep"` leaves NaN).
-        y: see `labels.encode_labels` for the rule of `target`; `classes` fixes the classes and their order, as a model learned them.
+        x: float32 `[n, d]` of the number, boolean and flat array columns in order; a lone array column (images `[n, h,
+        w, c]`) is passed on as it is, memory maps included. Text or a missing value among them raises: see
+        `tabular_features` (`missing="keep"` leaves NaN). y: see `labels.encode_labels` for the rule of `target`;
+        `classes` fixes the classes and their order, as a model learned them.
         """
         from jaxdl.data.dataset import Dataset
 
@@ -188,7 +196,7 @@ class Table:
 
     def summary(self) -> str:
         """One line a column: name, kind, dtype, missing and what its values are."""
-        lines = [("column", "kind", "dtype", "missing", "values")]
+        lines: list[tuple[str, ...]] = [("column", "kind", "dtype", "missing", "values")]
         for name, column in self.columns.items():
             lines.append((name, column.kind, str(column.values.dtype), f"{column.missing:,}", _described(column)))
         return f"{self._title()}\n{_aligned(lines)}"
@@ -223,7 +231,8 @@ def column_from(values: Any, name: str, source: str = "table") -> Column:
             f"{source}: column {name!r} has dtype {array.dtype} and shape {list(array.shape)}; "
             "a column holds numbers, bools, str or datetime64"
         )
-    # Lists such as [1, None] or ["a", None] come as objects, and NumPy would have turned ["a", 1] into text: read from the original.
+    # Lists such as [1, None] or ["a", None] come as objects, and NumPy would have turned ["a", 1] into text: read from
+    # the original.
     cells = list(values) if not isinstance(values, np.ndarray) else array.tolist()
     present = [cell for cell in cells if cell is not None and not (isinstance(cell, float) and np.isnan(cell))]
     if all(isinstance(cell, str) for cell in present):
@@ -237,7 +246,10 @@ def column_from(values: Any, name: str, source: str = "table") -> Column:
 
 
 def feature_matrix(table: Table, names: Sequence[str], *, missing: str = "raise") -> np.ndarray:
-    """float32 `[n, d]` of these columns side by side; a lone array column is returned untouched. Text raises ValueError."""
+    """float32 `[n, d]` of these columns side by side; a lone array column is returned untouched.
+
+    Text raises ValueError.
+    """
     if missing not in ("raise", "keep"):
         raise ValueError(f"missing is {missing!r}, which is unknown{nearest(missing, ('raise', 'keep'))}")
     if not names:

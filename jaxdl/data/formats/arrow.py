@@ -17,7 +17,8 @@ def columns_from_arrow(frame: Any, source: str) -> dict[str, Column]:
     """The columns of a pyarrow table or of anything that exports `__arrow_c_stream__`."""
     if not hasattr(frame, "__arrow_c_stream__"):
         raise TypeError(
-            f"{type(frame).__name__} has no __arrow_c_stream__; pass a pandas (2.2 or newer), polars or pyarrow table, or use "
+            f"{type(frame).__name__} has no __arrow_c_stream__; pass a pandas (2.2 or newer), polars or pyarrow table, "
+            "or use "
             "Table.from_columns({name: values})"
         )
     try:
@@ -30,7 +31,8 @@ def columns_from_arrow(frame: Any, source: str) -> dict[str, Column]:
     if doubled:
         raise ValueError(f"{source}: more than one column is called {doubled[0]!r}; rename one")
     return {
-        name: column_from_arrow(values, name, source) for name, values in zip(table.column_names, table.columns, strict=True)
+        name: column_from_arrow(values, name, source)
+        for name, values in zip(table.column_names, table.columns, strict=True)
     }
 
 
@@ -82,7 +84,8 @@ def column_from_arrow(values: pa.ChunkedArray, name: str, source: str) -> Column
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return Column(_matrix(values, name, source))
     raise ValueError(
-        f"{source}: column {name!r} has the Arrow type {kind}, which is neither number, bool, text, time nor a list of numbers; "
+        f"{source}: column {name!r} has the Arrow type {kind}, which is neither number, bool, text, time nor a list of "
+        "numbers; "
         "convert it or leave it out"
     )
 
@@ -108,7 +111,8 @@ def _matrix(values: pa.ChunkedArray, name: str, source: str) -> np.ndarray:
     if len(sizes) and (sizes != sizes[0]).any():
         row = int(np.argmax(sizes != sizes[0]))
         raise ValueError(
-            f"{source}: column {name!r} has a list of {sizes[row]} values in row {row} (counted from 0), and of {sizes[0]} in row 0; all "
+            f"{source}: column {name!r} has a list of {sizes[row]} values in row {row} (counted from 0), and of "
+            f"{sizes[0]} in row 0; all "
             "must be equally long"
         )
     flat = pa.compute.list_flatten(values)

@@ -1,4 +1,4 @@
-"""CSV and TSV: a fast reader (pyarrow) and an exact one (Python alone) under one rule, so that both give the same table."""
+"""CSV and TSV: a fast reader (pyarrow) and an exact one (Python alone) that give the same table."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ def read_csv(
 ) -> Table:
     """A table of a delimited text file, gzip or not. What is None is found from the first lines.
 
-    header: whether the first row holds the names; without one they are column_0, column_1 ... or `names`. columns: read only these.
-    types: what a column holds, {"zip": "text", "day": "time"} (number, boolean, text, time), where the rule of `schema.interpret` guesses
-    wrong. missing: cells that mean "no value". on_error="skip" leaves out bad rows and counts them in `table.skipped`; "raise" names
-    the first in a ValueError with line, column, value and what was expected. reader: "pyarrow" is fast, "python" needs nothing
-    installed; "auto" takes pyarrow where it is installed and re-reads with the other when something is wrong, to name the place.
+    header: whether the first row holds the names; without one they are column_0, column_1 ... or `names`. columns: read
+    only these. types: what a column holds, {"zip": "text", "day": "time"} (number, boolean, text, time), where the rule
+    of `schema.interpret` guesses wrong. missing: cells that mean "no value". on_error="skip" leaves out bad rows and
+    counts them in `table.skipped`; "raise" names the first in a ValueError with line, column, value and what was
+    expected. reader: "pyarrow" is fast, "python" needs nothing installed; "auto" takes pyarrow where it is installed
+    and re-reads with the other when something is wrong, to name the place.
     """
     check_choice("on_error", on_error, ("raise", "skip"))
     check_choice("reader", reader, ("auto", "pyarrow", "python"))
@@ -88,20 +89,26 @@ def _check_names(dialect: Dialect, path: Path, sample: bytes, given: str | None)
     if doubled:
         places = [str(i + 1) for i, name in enumerate(names) if name == doubled[0]]
         raise ValueError(
-            f"{path.name}, line 1: the column name {doubled[0]!r} stands at positions {' and '.join(places)}; give each column a name "
+            f"{path.name}, line 1: the column name {doubled[0]!r} stands at positions {' and '.join(places)}; give "
+            "each column a name "
             "of its own with names=[...] (and header=True, to pass over this line)"
         )
     if given is not None and len(names) == 1:
         other = other_delimiter(sample.decode("utf-8", "replace"), dialect.quote, given)
         if other:
             raise ValueError(
-                f"{path.name}: delimiter={given!r} gives one column, but {other[0]!r} gives {other[1]}; use delimiter={other[0]!r} or "
+                f"{path.name}: delimiter={given!r} gives one column, but {other[0]!r} gives {other[1]}; use "
+                f"delimiter={other[0]!r} or "
                 "leave it out"
             )
 
 
 def _read_arrow(
-    content: BytesLike, dialect: Dialect, columns: Sequence[str] | None, types: Mapping[str, str], missing: Sequence[str]
+    content: BytesLike,
+    dialect: Dialect,
+    columns: Sequence[str] | None,
+    types: Mapping[str, str],
+    missing: Sequence[str],
 ) -> dict[str, Column] | None:
     """The columns as pyarrow reads them, or None when the exact reader has to look: something is wrong, or could be."""
     import pyarrow as pa
@@ -146,7 +153,7 @@ def _read_arrow(
         if pa.types.is_string(values.type):
             codes, words = codes_and_words(values)
             column, bad = interpret(sorted_categories(codes, words), wanted, dialect.decimal)
-            if bad is not None and bad.any() or (wanted == "boolean" and column.kind != "boolean"):
+            if (bad is not None and bad.any()) or (wanted == "boolean" and column.kind != "boolean"):
                 return None
         elif pa.types.is_boolean(values.type):
             if wanted == "number":

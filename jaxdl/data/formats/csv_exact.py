@@ -14,7 +14,11 @@ from jaxdl.data.table import Table
 
 _PLAIN = frozenset("0123456789.eE+-")
 _DIGITS = frozenset("0123456789-")
-_EXPECTED = {"number": "a number", "boolean": "true or false", "time": "a date or time such as 2024-05-31 or 2024-05-31 12:00:00"}
+_EXPECTED = {
+    "number": "a number",
+    "boolean": "true or false",
+    "time": "a date or time such as 2024-05-31 or 2024-05-31 12:00:00",
+}
 
 
 def read_exact(
@@ -41,7 +45,9 @@ def read_exact(
         column, bad = _column(cells[name], types.get(name), dialect.decimal, absent)
         if bad is not None:
             for row in np.flatnonzero(bad):
-                bad_rows.setdefault(int(row), _sentence(path, lines[row], name, cells[name][row], types.get(name), bad, cells[name]))
+                bad_rows.setdefault(
+                    int(row), _sentence(path, lines[row], name, cells[name][row], types.get(name), bad, cells[name])
+                )
         result[name] = column
     if bad_rows and on_error == "raise":
         raise ValueError(bad_rows[min(bad_rows)])
@@ -57,7 +63,9 @@ def read_exact(
     return Table(result, path.name, Skipped(len(sentences), tuple(sentences[:SKIPPED_EXAMPLES])))
 
 
-def _rows(text: str, path: Path, dialect: Dialect, on_error: str) -> tuple[list[int], list[list[str]], list[tuple[int, str]]]:
+def _rows(
+    text: str, path: Path, dialect: Dialect, on_error: str
+) -> tuple[list[int], list[list[str]], list[tuple[int, str]]]:
     """The lines and cells of the well-formed rows, and (line, sentence) of the others."""
     width = len(dialect.names)
     lines: list[int] = []
@@ -71,7 +79,8 @@ def _rows(text: str, path: Path, dialect: Dialect, on_error: str) -> tuple[list[
                 continue
             start = dialect.delimiter.join(cells)
             sentence = (
-                f"{path.name}, line {line}: {len(cells)} cells where {width} were expected ({', '.join(dialect.names[:6])}"
+                f"{path.name}, line {line}: {len(cells)} cells where {width} were expected "
+                f"({', '.join(dialect.names[:6])}"
                 f"{', ...' if width > 6 else ''}); the line reads {start[:80]!r}"
             )
             problems.append((line, sentence))
@@ -130,17 +139,26 @@ def _integers(cells: Sequence[str]) -> np.ndarray:
         return np.array([float(cell) for cell in cells], np.float64)
 
 
-def _sentence(path: Path, line: int, name: str, cell: str, wanted: str | None, bad: np.ndarray, cells: Sequence[str]) -> str:
+def _sentence(
+    path: Path, line: int, name: str, cell: str, wanted: str | None, bad: np.ndarray, cells: Sequence[str]
+) -> str:
     if wanted is not None:
-        shown = "a missing cell" if not cell or wanted == "boolean" and cell.strip().lower() in ("na", "nan", "null") else repr(cell[:60])
+        shown = (
+            "a missing cell"
+            if not cell or (wanted == "boolean" and cell.strip().lower() in ("na", "nan", "null"))
+            else repr(cell[:60])
+        )
         return (
-            f"{path.name}, line {line}, column {name!r}: {shown} is not {_EXPECTED[wanted]}, which types={{{name!r}: {wanted!r}}} asks "
+            f"{path.name}, line {line}, column {name!r}: {shown} is not {_EXPECTED[wanted]}, which "
+            f"types={{{name!r}: {wanted!r}}} asks "
             "for. Correct it, add it to missing=, or leave such rows out with on_error='skip'"
         )
     good = len(cells) - int(bad.sum())
     return (
-        f"{path.name}, line {line}, column {name!r}: {cell[:60]!r} is not a number, as the other {good:,} cells of this column are. Correct "
-        f"it, say that it means no value (missing=[..., {cell[:60]!r}]), keep the column as text (types={{{name!r}: 'text'}}), or leave "
+        f"{path.name}, line {line}, column {name!r}: {cell[:60]!r} is not a number, as the other {good:,} cells of "
+        "this column are. Correct "
+        f"it, say that it means no value (missing=[..., {cell[:60]!r}]), keep the column as text "
+        f"(types={{{name!r}: 'text'}}), or leave "
         "such rows out (on_error='skip')"
     )
 

@@ -8,16 +8,13 @@ import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from jaxdl.data.formats.source import decode, existing, missing_extra, read_utf8
 from jaxdl.data.schema import SKIPPED_EXAMPLES, Column, Skipped, check_choice, number_of, text_column
 from jaxdl.data.table import Table
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 _GREY = ("1", "L", "LA", "I", "F", "I;16")
@@ -34,11 +31,11 @@ def read_images(
     workers: int | None = None,
     on_error: Literal["raise", "skip"] = "raise",
 ) -> Table:
-    """A table of a folder or zip `class/name.jpg`: `image` uint8 `[n, h, w, c]`, `label` (text) and `path`, sorted by path.
+    """A table of a folder or zip `class/name.jpg`: `image` uint8 `[n, h, w, c]`, `label`, `path`, sorted by path.
 
-    size: resize to (height, width), or to a square; None needs all images of one size. mode: "RGB" or "L" (grey); "auto" is grey when the
-    first image is. workers: threads that decode (None: one a core; 0: none). Images that do not decode raise ValueError, or are skipped
-    and counted.
+    size: resize to (height, width), or to a square; None needs all images of one size. mode: "RGB" or "L" (grey);
+    "auto" is grey when the first image is. workers: threads that decode (None: one a core; 0: none). Images that do not
+    decode raise ValueError, or are skipped and counted.
     """
     found = existing(path)
     if found.is_dir():
@@ -60,9 +57,11 @@ def read_lst(
     workers: int | None = None,
     on_error: Literal["raise", "skip"] = "raise",
 ) -> Table:
-    """A table of a list `index <tab> label... <tab> path`: `image`, `label` ([n], or [n, k] with k labels a line), `index`, `path`.
+    """A table of a list `index <tab> label... <tab> path`: `image`, `label`, `index`, `path`.
 
-    root: the folder that the paths start from; None is the folder of the list. The other options are those of `read_images`.
+    label: [n], or [n, k] with k labels a line.
+    root: the folder that the paths start from; None is the folder of the list. The other options are those of
+    `read_images`.
     """
     check_choice("on_error", on_error, ("raise", "skip"))
     found = existing(path)
@@ -88,7 +87,9 @@ def read_lst(
         listed[f"{found.name}, line {number} ({name})"] = (index, labels, file)
     if not listed:
         raise ValueError(problems[0] if problems else f"{found.name} lists no images: all its lines are blank")
-    images, kept, undecoded = _decoded({place: entry[2].read_bytes for place, entry in listed.items()}, found.name, size, mode, workers, on_error)
+    images, kept, undecoded = _decoded(
+        {place: entry[2].read_bytes for place, entry in listed.items()}, found.name, size, mode, workers, on_error
+    )
     entries = [listed[place] for place in kept]
     labels_of = np.array([entry[1] for entry in entries])
     if (labels_of == np.round(labels_of)).all():
@@ -116,11 +117,18 @@ def _listed(line: str) -> tuple[int, list[float], str]:
 
 
 def _labelled(
-    files: dict[str, Read], path: Path, size: int | tuple[int, int] | None, mode: str, workers: int | None, on_error: str
+    files: dict[str, Read],
+    path: Path,
+    size: int | tuple[int, int] | None,
+    mode: str,
+    workers: int | None,
+    on_error: str,
 ) -> Table:
     check_choice("on_error", on_error, ("raise", "skip"))
     if not files:
-        raise ValueError(f"{path} holds no images; `class/name.jpg` was expected, with one of {', '.join(IMAGE_SUFFIXES)}")
+        raise ValueError(
+            f"{path} holds no images; `class/name.jpg` was expected, with one of {', '.join(IMAGE_SUFFIXES)}"
+        )
     names = sorted(files)
     for name in names:
         if len(PurePosixPath(name).parts) < 2:
@@ -135,31 +143,38 @@ def _labelled(
 
 
 def _decoded(
-    files: dict[str, Read], source: str, size: int | tuple[int, int] | None, mode: str, workers: int | None, on_error: str
+    files: dict[str, Read],
+    source: str,
+    size: int | tuple[int, int] | None,
+    mode: str,
+    workers: int | None,
+    on_error: str,
 ) -> tuple[np.ndarray, list[str], list[str]]:
     """Images `[n, h, w, c]`, the places that they came from, and a sentence for each that was skipped."""
     check_choice("mode", mode, ("auto", "RGB", "L"))
     try:
-        from PIL import Image
+        import PIL.Image
     except ImportError as error:
         raise missing_extra("reading images", "pillow") from error
     wanted = (size, size) if isinstance(size, int) else size
     if wanted is not None and (len(wanted) != 2 or min(wanted) < 1):
         raise ValueError(f"size is {size!r}; it must be the height and width in pixels, such as (224, 224)")
 
-    def load(place: str) -> Image | str:
+    def load(place: str) -> PIL.Image.Image | str:
         """The image as it is stored, or why it is none."""
         try:
-            image = Image.open(io.BytesIO(files[place]()))
+            image = PIL.Image.open(io.BytesIO(files[place]()))
             image.load()
-        except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+        except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, PIL.Image.DecompressionBombError) as error:
             return str(error) or type(error).__name__
         return image
 
     places = list(files)
     first = next((image for image in map(load, places) if not isinstance(image, str)), None)
     if first is None:
-        raise ValueError(f"{source}: none of its {len(places)} images decodes; the first, {places[0]}: {load(places[0])}")
+        raise ValueError(
+            f"{source}: none of its {len(places)} images decodes; the first, {places[0]}: {load(places[0])}"
+        )
     grey = mode == "L" or (mode == "auto" and first.mode in _GREY)
     height, width = wanted or (first.height, first.width)
     images = np.empty((len(places), height, width, 1 if grey else 3), np.uint8)
@@ -170,12 +185,13 @@ def _decoded(
             return f"{source}: the image {places[row]} does not decode: {image}"
         if wanted is None and (image.height, image.width) != (height, width):
             return (
-                f"{source}: the image {places[row]} has {image.height} x {image.width} pixels (height x width), but the first has "
+                f"{source}: the image {places[row]} has {image.height} x {image.width} pixels (height x width), but "
+                "the first has "
                 f"{height} x {width}; give size=({height}, {width}) to resize them all"
             )
         image = image.convert("L" if grey else "RGB")
         if wanted is not None and (image.height, image.width) != (height, width):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
+            image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
         images[row] = np.asarray(image).reshape(height, width, -1)
         return None
 

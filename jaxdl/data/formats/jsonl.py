@@ -20,8 +20,9 @@ def read_jsonl(
 ) -> Table:
     """A table of one JSON object a line. A key that a line lacks, and null, are missing.
 
-    The first value of a column says what it holds: a number, a bool, text, or a list of numbers (all lists of a column equally long). A
-    line that differs, or is no JSON object, raises ValueError with its number, or is skipped and counted.
+    The first value of a column says what it holds: a number, a bool, text, or a list of numbers (all lists of a column
+    equally long). A line that differs, or is no JSON object, raises ValueError with its number, or is skipped and
+    counted.
     """
     check_choice("on_error", on_error, ("raise", "skip"))
     found = Path(path)
@@ -80,7 +81,11 @@ def _kind(value: Any) -> str:
         return "number"
     if isinstance(value, str):
         return "text"
-    if isinstance(value, list) and value and all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in value):
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in value)
+    ):
         return f"list of {len(value)} numbers"
     raise ValueError(f"{json.dumps(value)[:60]} can be no column: numbers, text, true/false and lists of numbers can")
 
@@ -97,7 +102,9 @@ def _check_kinds(record: dict[str, Any], kinds: dict[str, tuple[str, int]], numb
             raise ValueError(f"column {name!r}: {error}") from error
         known, since = kinds.get(name, (kind, number))
         if known != kind:
-            raise ValueError(f"column {name!r} is {json.dumps(value)[:60]} ({kind}), but line {since} has a {known} there")
+            raise ValueError(
+                f"column {name!r} is {json.dumps(value)[:60]} ({kind}), but line {since} has a {known} there"
+            )
         new[name] = (known, since)
     kinds.update(new)
 
@@ -112,7 +119,9 @@ def _column(cells: list[Any], kind: str, name: str, source: str) -> Column:
         return text_column([None if cell is None else str(cell).lower() for cell in cells])
     if kind == "number":
         whole = len(present) == len(cells) and all(isinstance(cell, int) and abs(cell) < 2**63 for cell in cells)
-        return Column(np.array(cells, np.int64) if whole else np.array([np.nan if c is None else float(c) for c in cells]))
+        return Column(
+            np.array(cells, np.int64) if whole else np.array([np.nan if c is None else float(c) for c in cells])
+        )
     if len(present) < len(cells):
         row = next(i for i, cell in enumerate(cells) if cell is None)
         raise ValueError(f"{source}: column {name!r} has no list in row {row} (counted from 0), but lists in others")

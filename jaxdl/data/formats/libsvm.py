@@ -22,10 +22,11 @@ def read_libsvm(
     first_index: Literal[0, 1] | None = None,
     on_error: Literal["raise", "skip"] = "raise",
 ) -> Table:
-    """A table with `label` (integers where all are whole, else float64), `x` float32 `[n, d]`, and `weight` and `qid` where they occur.
+    """A table with `label` (integers where all are whole), `x` float32 `[n, d]`, and `weight` and `qid` where they occur.
 
-    features: d; None takes the largest index seen, so give it where a validation file may lack the last features. first_index: whether
-    indices count from 0 or 1; None means 0 when an index 0 occurs, else 1. x is dense: beyond 4 GiB it raises ValueError.
+    features: d; None takes the largest index seen, so give it where a validation file may lack the last features.
+    first_index: whether indices count from 0 or 1; None means 0 when an index 0 occurs, else 1. x is dense: beyond 4
+    GiB it raises ValueError.
     """
     check_choice("on_error", on_error, ("raise", "skip"))
     found = Path(path)
@@ -63,10 +64,14 @@ def read_libsvm(
     if width == 0:
         raise ValueError(f"{found.name} has labels but no feature index:value at all")
     if len(column) and column.max() >= width:
-        raise ValueError(f"{found.name} has the feature index {column.max() + first}, but features={width} allows {width - 1 + first} at most")
+        raise ValueError(
+            f"{found.name} has the feature index {column.max() + first}, but features={width} allows "
+            f"{width - 1 + first} at most"
+        )
     if 4 * width * len(labels) > _DENSE_BYTES:
         raise ValueError(
-            f"{found.name}: {len(labels):,} examples of {width:,} features are {4e-9 * width * len(labels):.1f} GB as float32, more than the "
+            f"{found.name}: {len(labels):,} examples of {width:,} features are {4e-9 * width * len(labels):.1f} GB as "
+            "float32, more than the "
             "4 GiB that this reader makes dense; hash or select the features first"
         )
     x = np.zeros((len(labels), width), np.float32)

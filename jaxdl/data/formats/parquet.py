@@ -13,7 +13,10 @@ from jaxdl.data.table import Table
 
 
 def read_parquet(path: str | os.PathLike[str], *, columns: Sequence[str] | None = None) -> Table:
-    """A table of a Parquet file; `columns` reads only these. Raises ValueError when the file is damaged or no Parquet."""
+    """A table of a Parquet file; `columns` reads only these.
+
+    Raises ValueError when the file is damaged or no Parquet.
+    """
     found = existing(path)
     if found.stat().st_size == 0:
         raise ValueError(f"{found} is empty: 0 bytes")

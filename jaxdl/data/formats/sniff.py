@@ -14,7 +14,8 @@ from jaxdl.data.schema import number_of
 SAMPLE_BYTES = 1 << 18
 _SAMPLE_ROWS = 200
 
-# On a tie the earlier one wins: commas are common inside the cells of files with another delimiter, hardly the other way round.
+# On a tie the earlier one wins: commas are common inside the cells of files with another delimiter, hardly the other
+# way round.
 DELIMITERS = ("\t", ";", "|", ",")
 
 
@@ -56,7 +57,9 @@ def rows_of(text: str, delimiter: str, quote: str, *, first_line: int = 1) -> It
         except csv.Error as error:
             raise ValueError(f"line {line}: the text is no CSV ({error})") from error
         if ended:
-            raise ValueError(f"line {line}: a {quote} opens a quoted cell that is never closed, up to the end of the file")
+            raise ValueError(
+                f"line {line}: a {quote} opens a quoted cell that is never closed, up to the end of the file"
+            )
         if cells:
             yield Row(line, cells)
         line = first_line + reader.line_num
@@ -74,7 +77,10 @@ def sniff(
     missing: Iterable[str],
     likely: str | None = None,
 ) -> Dialect:
-    """The dialect of a sample. What is given (not None) is taken as it is; `likely` is the delimiter that the file's name suggests."""
+    """The dialect of a sample.
+
+    What is given (not None) is taken as it is; `likely` is the delimiter that the file's name suggests.
+    """
     text = content.decode("utf-8", "replace")
     if not whole:
         text = text[: text.rfind("\n") + 1] or text
@@ -96,7 +102,11 @@ def sniff(
     first = sample[0].cells
     rows = sample[1:] if header else sample
     if names is None:
-        names = [cell.strip() or f"column_{i}" for i, cell in enumerate(first)] if header else [f"column_{i}" for i in range(len(first))]
+        names = (
+            [cell.strip() or f"column_{i}" for i, cell in enumerate(first)]
+            if header
+            else [f"column_{i}" for i in range(len(first))]
+        )
     textual = frozenset(
         i for row in rows for i, cell in enumerate(row.cells) if cell not in absent and number_of(cell, decimal) is None
     )
@@ -165,7 +175,8 @@ def _decimal_comma(sample: list[Row]) -> bool:
 def _has_header(sample: list[Row], decimal: str, absent: frozenset[str]) -> bool:
     """True when no cell of the first row is a number, and either numbers stand below it or its cells look like names.
 
-    Where all columns are text, the first row is a header when its cells are short, all different, and none occurs again in its column.
+    Where all columns are text, the first row is a header when its cells are short, all different, and none occurs again
+    in its column.
     """
     first, below = sample[0].cells, sample[1:]
     if any(number_of(cell, decimal) is not None for cell in first) or sum(not cell.strip() for cell in first) > 1:

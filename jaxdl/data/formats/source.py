@@ -42,7 +42,7 @@ def existing(path: str | os.PathLike[str]) -> Path:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> BytesLike:
-    """The content of a file, unpacked when it is gzip (told by its first bytes, whatever its name) and mapped into memory when not."""
+    """The content of a file: unpacked when it is gzip (told by its first bytes), else mapped into memory."""
     found = existing(path)
     if found.is_dir():
         raise IsADirectoryError(f"{found} is a folder; a file was expected here")
@@ -68,7 +68,8 @@ def decode(content: bytes, path: Path, encoding: str) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ValueError(
-            f"{path.name}, line {line}: byte 0x{content[error.start]:02x} is no {encoding}; say which encoding the file has, "
+            f"{path.name}, line {line}: byte 0x{content[error.start]:02x} is no {encoding}; say which encoding the "
+            "file has, "
             "as in encoding='latin-1'"
         ) from error
     except LookupError as error:
@@ -78,7 +79,10 @@ def decode(content: bytes, path: Path, encoding: str) -> str:
 
 
 def read_utf8(path: str | os.PathLike[str], encoding: str = "utf-8") -> BytesLike:
-    """The content of a text file as UTF-8 without byte-order mark, whatever encoding it had. UTF-16 is told by its mark."""
+    """The content of a text file as UTF-8 without byte-order mark, whatever encoding it had.
+
+    UTF-16 is told by its mark.
+    """
     content = read_bytes(path)
     for signature, marked in _SIGNATURES.items():
         if content[: len(signature)] == signature:
