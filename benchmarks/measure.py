@@ -27,6 +27,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """One of "met", "missed", "unresolved" (the interval is wider than 3 % and holds the target), "" without target."""
+        """One of "met", "missed", "unresolved" (the interval is wider than 3 % and holds the target) or ""."""
         if self.target is None:
             return ""
         if self.interval is not None:
@@ -174,14 +175,14 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     """Process CPU time (all threads) of one call; `work` must wait for its own results (block_until_ready)."""
     begin = time.process_time()
     work()
-    return time.process_time() - begin
+    return time.process_time() - begin - getattr(work, "settling", (0.0, 0.0))[0]
 
 
 def wall_seconds(work: Callable[[], object]) -> float:
     """Wall time of one call, for the tables that are about waiting (two cores, blocking saves)."""
     begin = time.perf_counter()
     work()
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin - getattr(work, "settling", (0.0, 0.0))[1]
 
 
 def interleave(
@@ -189,12 +190,14 @@ def interleave(
     *,
     rounds: int = ROUNDS,
     warm: int = 1,
+    turns: int = 1,
     clock: Callable[[Callable[[], object]], float] = cpu_seconds,
 ) -> dict[str, list[float]]:
     """Costs in seconds of each peer, one per round; round r of every peer ran next to round r of the others.
 
     The order rotates, so that no peer always runs behind the same neighbour (a neighbour leaves caches and clocks in
-    its own state). `warm` calls of each come first and are not counted: tracing, compiling and first touches.
+    its own state). `warm` calls of each come first and are not counted: tracing, compiling and first touches. A round
+    has `turns` calls of each, so that short work lasts long enough to be timed.
     """
     names = list(peers)
     for _ in range(warm):
@@ -204,8 +207,85 @@ def interleave(
     for r in range(rounds):
         turn = r % len(names)
         for name in names[turn:] + names[:turn]:
-            costs[name].append(clock(peers[name]))
+            costs[name].append(sum(clock(peers[name]) for _ in range(turns)))
     return costs
+
+
+class Paced:
+    """Somebody else's fit, advanced by one epoch a call, so that it can take turns with other peers.
+
+    `train` gets a function that it has to call at the end of every epoch (from the callback of its framework). It runs
+    in its own thread and is parked there between calls; the cost of an epoch is then all that the framework does for it:
+    feeding, dispatch, reading, history, callbacks. The first call holds tracing, compiling and the first epoch: a
+    warm-up.
+    """
+
+    def __init__(self, train: Callable[[Callable[[], None]], object]):
+        self._go, self._parked = threading.Semaphore(0), threading.Semaphore(0)
+        self._error: BaseException | None = None
+        self._over = False
+        self.settling = (0.0, 0.0)
+        self._thread = threading.Thread(target=self._run, args=(train,), daemon=True)
+
+    def _run(self, train: Callable[[Callable[[], None]], object]) -> None:
+        self._go.acquire()
+        try:
+            train(self._epoch_end)
+        except BaseException as error:  # carried over to the thread that waits in __call__
+            self._error = error
+        self._over = True
+        self._parked.release()
+
+    def _epoch_end(self) -> None:
+        self._parked.release()
+        self._go.acquire()
+
+    def __call__(self) -> None:
+        """Train one more epoch and wait until nothing of it runs any more."""
+        if self._thread.ident is None:
+            self._thread.start()
+        if self._over:
+            raise RuntimeError("this training is over: give it as many epochs as rounds and warm-ups")
+        self._go.release()
+        self._parked.acquire()
+        if self._error is not None:
+            raise self._error
+        self.settling = settle()
+
+    def finish(self) -> None:
+        """Let the training run to its end."""
+        while self._thread.ident is not None and not self._over:
+            self()
+
+
+def settle(polls: int = 2) -> tuple[float, float]:
+    """Wait until no other thread of this process wants a core, `polls` times in a row.
+
+    A framework that dispatches ahead may still be computing when its epoch's callback runs; without this the peer that
+    comes next would pay for it. A thread that is ready but waits for the core counts as running (state R).
+
+    Returns:
+        What looking cost: CPU seconds in all, and wall seconds since the first quiet poll. Clocks take it off.
+    """
+    mine, begin = threading.get_native_id(), time.thread_time()
+    quiet, since = 0, time.perf_counter()
+    while True:
+        busy = False
+        for task in os.listdir("/proc/self/task"):
+            if int(task) == mine:
+                continue
+            try:
+                with open(f"/proc/self/task/{task}/stat") as file:
+                    busy = busy or file.read().rpartition(")")[2].split(None, 1)[0] in "RD"
+            except (FileNotFoundError, ProcessLookupError):  # a thread that just ended
+                continue
+        if busy:
+            quiet, since = 0, time.perf_counter()
+        else:
+            quiet += 1
+            if quiet == polls:
+                return time.thread_time() - begin, time.perf_counter() - since
+        time.sleep(0.0005)
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
