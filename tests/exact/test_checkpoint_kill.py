@@ -89,16 +89,16 @@ def kill_at_random(folder: Path, times: int, seed: int) -> None:
     """Each run goes on in the folder that the killed one left."""
     moment = random.Random(seed)
     for _ in range(times):
-        writer = start(folder)
-        said = ""
-        while "saved" not in said:  # the first save imports Orbax; from here on one follows the other
-            line = writer.stdout.readline()
-            assert line, writer.stderr.read()
-            said += line
-        time.sleep(moment.uniform(0, 0.25))
-        writer.kill()
-        rest, _ = writer.communicate()
-        assert check(folder, said + rest) > 0
+        with start(folder) as writer:
+            said = ""
+            while "saved" not in said:  # the first save imports Orbax; from here on one follows the other
+                line = writer.stdout.readline()
+                assert line, writer.stderr.read()
+                said += line
+            time.sleep(moment.uniform(0, 0.25))
+            writer.kill()
+            said += writer.stdout.read()
+        assert check(folder, said) > 0
 
 
 def test_killed_at_random_moments(tmp_path):
