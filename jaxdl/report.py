@@ -50,7 +50,10 @@ def write_report(path: str | os.PathLike[str]) -> Path:
     records = folder.records()
     charts = charts_of(records, results.get("best") or run.get("best"))
     body = [_head(folder, run, results, records)]
-    drawn = [line_chart(title, lines, x_label=x, mark=mark) for title, lines, x, mark in charts]
+    drawn = [
+        line_chart(title, lines, x_label=x, mark=mark, from_zero=title == _NAMES["examples_per_second"])
+        for title, lines, x, mark in charts
+    ]
     body.append("<section class='charts'>" + "".join(f"<figure>{svg}</figure>" for svg in drawn if svg) + "</section>")
     if "confusion_matrix" in results:
         body.append(_confusion(results))
@@ -151,7 +154,7 @@ def _head(
     seconds = run.get("seconds", last.get("seconds"))
     rates = [record["examples_per_second"] for record in epochs if _is_number(record.get("examples_per_second"))]
     if seconds is not None:
-        speed = f"{rate(float(np.median(rates)))} examples/s (median)" if rates else ""
+        speed = f"{rate(float(np.median(rates)))} examples/s" if rates else ""
         cards.append(("time", f"{seconds:.1f} s" if seconds < 100 else clock(seconds), speed))
     boxes = "".join(
         f"<div class='card'><span>{escape(a)}</span><b>{escape(b)}</b><small>{escape(c)}</small></div>"
@@ -189,9 +192,12 @@ def _confusion(results: Mapping[str, Any]) -> str:
         f"<th>of true</th></tr></thead><tbody>{pairs}</tbody></table>"
     )
     chart = confusion_chart(counts.tolist(), names)
+    total = counts.sum()
+    overall = f" Accuracy {shown(float(right.sum() / total))} over {total:,.6g} examples." if total > 0 else ""
     return (
         "<section class='confusion'><h2>Confusion matrix</h2><p class='muted'>Rows are true classes, columns predicted "
-        "ones; colour is the share of the row: blue is right, orange wrong.</p>"
+        "ones; colour is the share of the row: blue is right, orange wrong."
+        f"{overall}</p>"
         f"<div class='pair'><figure>{chart}</figure><div><h3>Each class</h3>"
         "<table class='numbers'><thead><tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>examples</th>"
         f"</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}{mistakes if pairs else ''}</div></div></section>"
@@ -255,6 +261,7 @@ def _cell(value: Any) -> str:
 def _plots(folder: RunFolder, charts: Sequence[Chart], results: Mapping[str, Any]) -> None:
     """The charts as PNG, named after what they show."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     from jaxdl.metrics.show import confusion_plot
 
@@ -273,6 +280,7 @@ def _plots(folder: RunFolder, charts: Sequence[Chart], results: Mapping[str, Any
         if mark is not None:
             axes.axvline(mark.x, color="#15803d", linestyle="--", linewidth=1, label=mark.label)
         axes.set(title=title, xlabel=x_label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if any(line.label for line in lines):
@@ -295,7 +303,7 @@ header p{margin:0;color:#64748b;flex-basis:100%}
 .badge{padding:2px 10px;border-radius:999px;font-size:12px;font-weight:600;background:#e2e8f0;color:#334155}
 .badge.finished{background:#dcfce7;color:#166534}.badge.failed{background:#fee2e2;color:#991b1b}
 .badge.stopped,.badge.interrupted{background:#fef3c7;color:#92400e}.badge.running{background:#dbeafe;color:#1e40af}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(165px,1fr));gap:12px;margin:18px 0 6px}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(148px,1fr));gap:12px;margin:18px 0 6px}
 .card{border:1px solid #e2e8f0;border-radius:8px;padding:10px 14px;display:flex;flex-direction:column}
 .card span{color:#64748b;font-size:12px;overflow-wrap:anywhere}
 .card b{font-size:22px;font-variant-numeric:tabular-nums}.card small{color:#94a3b8;min-height:1.5em}
@@ -303,7 +311,7 @@ header p{margin:0;color:#64748b;flex-basis:100%}
 figure{margin:0}.charts figure{border:1px solid #e2e8f0;border-radius:8px;padding:10px}
 svg{width:100%;height:auto;display:block}
 .pair{display:flex;gap:36px;flex-wrap:wrap;align-items:flex-start}
-.pair figure{flex:0 1 auto;width:100%;max-width:max-content;min-width:0}.pair svg{width:auto;max-width:100%}
+.pair figure{min-width:0;max-width:100%}.pair svg{width:auto;max-width:100%}
 .tables{display:grid;grid-template-columns:repeat(auto-fit,minmax(330px,1fr));gap:0 36px;align-items:start}
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 .tables table{width:100%}

@@ -88,7 +88,7 @@ def confusion_plot(
                 text,
                 ha="center",
                 va="center",
-                fontsize=9 if len(names) <= 12 else 6,
+                fontsize=9 if len(names) <= 12 else 7,
                 color="white" if shares[i, j] > dark else "black",
             )
     return figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import IO, Any
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.text import Text
 from jaxdl.tracking.progress import DRAW_SECONDS, Pace, clock, columns_of, short, shown
 
 _ALIASES = {"validation": "val", "examples_per_second": "examples/s", "learning_rate": "rate", "seconds": "time"}
+_FIRST_TO_GO = ("learning_rate", "examples_per_second", "step", "seconds")  # where the terminal is narrow
 _BAR = 24
 
 
@@ -27,7 +28,8 @@ class Live:
         self._pace = Pace(None, 1, 0)
         self._scalars: Mapping[str, float] = {}
         self._next = 0.0
-        self._widths: dict[str, int] = {}
+        self._seen: Set[str] = frozenset()  # the columns of the last row
+        self._widths: dict[str, int] = {}  # of those that fit the terminal
         self._lowest = float("inf")
 
     def start(
@@ -60,17 +62,18 @@ class Live:
         if "step" in record:
             cells["step"] = str(record["step"])
         columns = columns_of(record)
-        cells |= {key: shown(value) for key, value in columns.items()}
-        if cells.keys() != self._widths.keys():
+        cells |= {key: shown(value, key) for key, value in columns.items()}
+        if cells.keys() != self._seen:
             self._header(cells)
         row = Text()
         loss = columns.get("validation:loss", columns.get("train:loss"))
         best = loss is not None and loss < self._lowest
-        for key, text in cells.items():
+        for key in self._widths:
+            text = cells[key]
             bad = text in ("nan", "inf", "-inf")
             is_loss = key == ("validation:loss" if "validation:loss" in columns else "train:loss")
             style = "bold red" if bad else "bold green" if is_loss and best else "cyan" if key == "epoch" else ""
-            row.append(text.rjust(self._widths[key]) + "  ", style=style)
+            row.append("  " * bool(row) + text.rjust(self._widths[key]), style=style)
         if best and loss is not None:
             self._lowest = loss
         self._console.print(row, no_wrap=True, overflow="ellipsis")
@@ -88,8 +91,13 @@ class Live:
     def _header(self, cells: Mapping[str, str]) -> None:
         names = {key: _title(key) for key in cells}
         wide = {"epoch": 7, "step": 7, "seconds": 7, "examples_per_second": 10}
-        self._widths = {key: max(len(names[key]), len(cells[key]), wide.get(key, 6)) for key in cells}
-        line = "".join(names[key].rjust(width) + "  " for key, width in self._widths.items())
+        self._seen = frozenset(cells)
+        widths = {key: max(len(names[key]), len(cells[key]), wide.get(key, 6)) for key in cells}
+        for key in _FIRST_TO_GO:
+            if sum(widths.values()) + 2 * (len(widths) - 1) > self._console.width:
+                widths.pop(key, None)
+        self._widths = widths
+        line = "  ".join(names[key].rjust(width) for key, width in self._widths.items())
         self._console.print(Text(line, style="bold underline"), no_wrap=True, overflow="ellipsis")
 
     def _line(self, now: float) -> Table:
@@ -99,16 +107,16 @@ class Live:
         tail.append(Text(clock(now - pace.started), style="dim"))
         middle = []
         for key, value in self._scalars.items():
-            text = shown(value)
+            text = shown(value, key)
             middle.append(
                 Text.assemble(
                     (f"{short(key)} ", "dim"), (text, "bold red" if text in ("nan", "inf", "-inf") else "bold")
                 )
             )
         if pace.rate_text:
-            middle.insert(min(1, len(middle)), Text(pace.rate_text, style="green"))
+            middle.insert(1, Text(f"{pace.rate_text} examples/s", style="green"))
         room = self._console.width - sum(len(piece) + 2 for piece in pieces + tail)
-        bar = min(_BAR, max(0, room - 40)) if pace.total else 0
+        bar = min(_BAR, max(0, room - sum(len(piece) + 2 for piece in middle[:2]) - 2)) if pace.total else 0
         room -= bar + 2 if bar >= 6 else 0
         kept = []
         for piece in middle:  # the most important come first; what does not fit is left out

@@ -113,9 +113,10 @@ class Lines:
         parts = [
             f"epoch {pace.epoch_text}",
             f"step {pace.step_text}",
-            *(f"{short(k)} {shown(v)}" for k, v in scalars.items()),
+            *(f"{short(k)} {shown(v, k)}" for k, v in scalars.items()),
         ]
-        parts += [part for part in (pace.rate_text, pace.eta_text) if part]
+        parts += [f"{pace.rate_text} examples/s"] if pace.rate_text else []
+        parts += [pace.eta_text] if pace.eta_text else []
         self._write("  ".join(parts))
 
     def epoch(self, record: Mapping[str, Any]) -> None:
@@ -125,7 +126,9 @@ class Lines:
         parts = [f"epoch {self._pace.of_epochs(record.get('epoch'))}"]
         if "step" in record:
             parts.append(f"step {self._pace.of_steps(record['step'])}")
-        parts += [f"{key} {shown(value)}" for key, value in columns_of(record).items()]
+        for key, value in columns_of(record).items():
+            text = shown(value, key)
+            parts.append({"examples_per_second": f"{text} examples/s", "seconds": text}.get(key, f"{key} {text}"))
         self._write("  ".join(parts))
 
     def note(self, text: str) -> None:
@@ -185,8 +188,8 @@ class Pace:
 
     @property
     def rate_text(self) -> str:
-        """Such as "12,345 examples/s"; empty while unknown."""
-        return "" if self._rates is None or self._rates[1] <= 0 else f"{rate(self._rates[1])} examples/s"
+        """Examples a second, such as "12,345"; empty while unknown."""
+        return "" if self._rates is None or self._rates[1] <= 0 else rate(self._rates[1])
 
     @property
     def eta_text(self) -> str:
@@ -209,38 +212,24 @@ def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:
     values = {key: value for key, value in record.items() if ":" in key and isinstance(value, int | float)}
     order = {"train": 0, "validation": 1}
     columns = {key: values[key] for key in sorted(values, key=lambda key: order.get(key.split(":")[0], 2))}
-    for key in ("learning_rate", "examples_per_second", "seconds"):
-        if record.get(key) is not None:
-            columns[key] = (
-                Rate(record[key])
-                if key == "examples_per_second"
-                else Seconds(record[key])
-                if key == "seconds"
-                else record[key]
-            )
-    return columns
+    return columns | {key: record[key] for key in ("learning_rate", *_UNITS) if record.get(key) is not None}
 
 
-class Rate(float):
-    """Examples a second: shown with thousands."""
+_UNITS = ("examples_per_second", "seconds")
 
 
-class Seconds(float):
-    """A duration."""
-
-
-def shown(value: Any) -> str:
-    """A number in a few characters: 0.4312, 1.2e-05, 12,345, 4.1 s."""
-    if isinstance(value, Rate):
-        return rate(value)
-    if isinstance(value, Seconds):
-        return f"{value:.1f} s" if value < 100 else clock(value)
-    if isinstance(value, int) and not isinstance(value, bool):
+def shown(value: Any, key: str = "") -> str:
+    """The number of `key` in a few characters: 0.4312, 1.2e-05, a rate as 12,345, a duration as 4.1 s."""
+    value = float(value) if not isinstance(value, int) or key in _UNITS else value
+    if isinstance(value, int):
         return str(value)
-    value = float(value)
     if not math.isfinite(value):
         return str(value)
-    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e5):
+    if key == "examples_per_second":
+        return rate(value)
+    if key == "seconds":
+        return f"{value:.1f} s" if value < 100 else clock(value)
+    if key == "learning_rate" or (value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e5)):
         return f"{value:.3g}"
     return f"{value:.4f}" if abs(value) < 100 else f"{value:.2f}"
 

@@ -34,13 +34,18 @@ class Mark(NamedTuple):
     label: str
 
 
-def line_chart(title: str, lines: Sequence[Line], *, x_label: str = "epoch", mark: Mark | None = None) -> str:
-    """A chart as an <svg> element; y is logarithmic where positive values span more than a factor of 50."""
+def line_chart(
+    title: str, lines: Sequence[Line], *, x_label: str = "epoch", mark: Mark | None = None, from_zero: bool = False
+) -> str:
+    """A chart as an <svg> element, empty without a finite number; y is logarithmic where positive values span more than
+    a factor of 50, unless it should start `from_zero`."""
     lines = [line for line in lines if any(math.isfinite(y) for y in line.y)]
     points = [(x, y) for line in lines for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
     if not points:
         return ""
     xs, ys = [x for x, _ in points], [y for _, y in points]
+    if from_zero:
+        ys.append(0.0)
     log = min(ys) > 0 and max(ys) / min(ys) > 50
     x_low, x_high = min(xs), max(xs)
     if x_low == x_high:
@@ -78,7 +83,7 @@ def line_chart(title: str, lines: Sequence[Line], *, x_label: str = "epoch", mar
         out.append(
             f"<line x1='{at:.1f}' x2='{at:.1f}' y1='{_TOP}' y2='{floor}' stroke='{GREEN}' stroke-dasharray='4 3'/>"
         )
-        out.append(_text(at + (-5 if side == "end" else 5), _TOP + 3, mark.label, anchor=side, color=GREEN))
+        out.append(_text(at + (4 if side == "end" else -4), _TOP - 5, mark.label, anchor=side, color=GREEN))
     for line in sorted(lines, key=lambda line: not line.faint):
         out += _series(line, across, up, floor)
     out += _legend(lines)
@@ -88,9 +93,8 @@ def line_chart(title: str, lines: Sequence[Line], *, x_label: str = "epoch", mar
 def _series(line: Line, across: object, up: object, floor: float) -> list[str]:
     assert callable(across) and callable(up)
     out: list[str] = []
-    style = (
-        f"stroke='{line.color}' stroke-width='{1 if line.faint else 2}' stroke-opacity='{0.35 if line.faint else 1}'"
-    )
+    width = 1 if line.faint else 1.2 if len(line.x) > 300 and not line.marks else 2
+    style = f"stroke='{line.color}' stroke-width='{width}' stroke-opacity='{0.3 if line.faint else 1}'"
     run: list[str] = []
     for x, y in [*zip(line.x, line.y, strict=True), (0.0, math.nan)]:
         if math.isfinite(y):
@@ -118,7 +122,7 @@ def _legend(lines: Sequence[Line]) -> list[str]:
     shown = [line for line in lines if line.label]
     if len(shown) < 2:
         return []
-    out, right = [], _WIDTH - _RIGHT
+    out, right = [], float(_WIDTH - _RIGHT)
     for line in reversed(shown):
         right -= 6.2 * len(line.label) + 30
         opacity = 0.4 if line.faint else 1
@@ -134,7 +138,7 @@ def confusion_chart(counts: Sequence[Sequence[float]], names: Sequence[str]) -> 
     """A confusion matrix as an <svg> element: row = true class; colour is the share of the row, blue where right and
     orange where wrong; the numbers are counts up to 30 classes."""
     size = len(names)
-    cell = 46 if size <= 10 else 30 if size <= 20 else 25 if size <= 30 else max(4, 720 // size)
+    cell = 72 if size <= 4 else 46 if size <= 10 else 30 if size <= 20 else 25 if size <= 30 else max(4, 720 // size)
     font = 12 if size <= 10 else 9.5 if size <= 20 else 8
     cut = [name if len(name) <= 18 else name[:17] + "\N{HORIZONTAL ELLIPSIS}" for name in names]
     label = max(10, cell * 0.42) if size > 30 else 11.5 if size <= 20 else 10
@@ -145,8 +149,8 @@ def confusion_chart(counts: Sequence[Sequence[float]], names: Sequence[str]) -> 
     top = 34 + ((longest * label * 0.44 + 8 if turned else label + 4) if named else 0)
     width = left + size * cell + (longest * label * 0.42 if turned and named else 8)
     height = top + size * cell + 8
-    # as wide as it is drawn, and no wider: stretched over a page it would be all tiles
-    out = [f"<svg viewBox='0 0 {width:.0f} {height:.0f}' style='max-width:{width:.0f}px' role='img' {_FONT}>"]
+    # a width of its own: stretched over a page it would be all tiles
+    out = [f"<svg viewBox='0 0 {width:.0f} {height:.0f}' width='{width:.0f}' role='img' {_FONT}>"]
     out.append(_text(left + size * cell / 2, 14, "predicted class", anchor="middle", size=12, weight=600))
     middle = top + size * cell / 2
     true_class = _text(13, middle, "true class", anchor="middle", size=12, weight=600)
