@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,9 +16,7 @@ from jaxdl.data.labels import encode_labels, encode_weights
 from jaxdl.data.readers import READERS, format_of, read
 from jaxdl.data.table import Table
 from jaxdl.data.transforms import FittedFeatures
-
-if TYPE_CHECKING:
-    from jaxdl.tracking import RunFolder
+from jaxdl.tracking import RunFolder
 
 FILE = "recipe.json"
 Part = Literal["train", "test"]
@@ -125,6 +123,15 @@ class Recipe:
                 raise ValueError(f"{table.source} has no column {self.weight!r}, the weight of this run")
             columns["weight"] = encode_weights(table.column(self.weight), self.weight, table.source)
         return Dataset(columns, self.classes, table.source)
+
+
+def open_run(path: str) -> RunFolder:
+    """The run at `path`, also one that was killed before it had written more than its recipe.
+
+    Raises:
+        FileNotFoundError: there is none; runs nearby are named.
+    """
+    return RunFolder(path) if (Path(path) / FILE).is_file() else RunFolder.open(path)
 
 
 def read_table(

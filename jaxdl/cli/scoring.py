@@ -14,10 +14,9 @@ import numpy as np
 
 import jaxdl
 from jaxdl import metrics
-from jaxdl.cli.recipe import Recipe
+from jaxdl.cli.recipe import Recipe, open_run
 from jaxdl.data.dataset import Dataset
 from jaxdl.data.table import Table
-from jaxdl.tracking import RunFolder
 
 if TYPE_CHECKING:
     from jaxdl.cli.commands import Evaluate, Predict
@@ -29,7 +28,8 @@ _LOG_WIDTH = 120
 
 def evaluate(options: Evaluate) -> int:
     """Print the measures of the run's model on labelled data."""
-    folder, recipe = _opened(options.run)
+    folder = open_run(options.run)
+    recipe = Recipe.load(folder)
     dataset = recipe.dataset(recipe.read(options.data))
     found = measure(jaxdl.load_run(folder.path, build_task(recipe), dataset), dataset, recipe)
     if options.json:
@@ -41,7 +41,8 @@ def evaluate(options: Evaluate) -> int:
 
 def predict(options: Predict) -> int:
     """Write one CSV row an example; in a terminal only the first, unless --output says where."""
-    folder, recipe = _opened(options.run)
+    folder = open_run(options.run)
+    recipe = Recipe.load(folder)
     table = recipe.read(options.data)
     dataset = Dataset({"x": recipe.x(table)}, name=table.source)
     outputs = jaxdl.load_run(folder.path, build_task(recipe), dataset).predict(dataset)
@@ -51,7 +52,7 @@ def predict(options: Predict) -> int:
             count = _write(file, rows)
         print(f"{count - 1:,} predictions in {options.output}")
     elif sys.stdout.isatty():
-        _show(rows, len(table))
+        _show(recipe, rows, len(table))
     else:
         _write(sys.stdout, rows)
     return 0
@@ -119,11 +120,6 @@ def _by_class(counts: np.ndarray, classes: Sequence[str]) -> str:
     return "\n".join(texts)
 
 
-def _opened(run: str) -> tuple[RunFolder, Recipe]:
-    folder = RunFolder.open(run)
-    return folder, Recipe.load(folder)
-
-
 def _rows(recipe: Recipe, table: Table, outputs: np.ndarray) -> Iterator[list[Any]]:
     """The header, then one row an example."""
     paths = table["path"] if recipe.image_mode is not None and "path" in table else None
@@ -149,13 +145,22 @@ def _write(file: IO[str], rows: Iterator[list[Any]]) -> int:
     return count
 
 
-def _show(rows: Iterator[list[Any]], total: int) -> None:
+def _show(recipe: Recipe, rows: Iterator[list[Any]], total: int) -> None:
+    """The first rows for people: of many classes only the likeliest two."""
     from rich.console import Console
     from rich.table import Table as Grid
 
-    grid = Grid(*(str(name) for name in next(rows)), box=None, padding=(0, 2, 0, 0))
+    header = next(rows)
+    before = header.index("prediction")
+    likeliest = [] if recipe.classes is None else ["probability", "else", "probability"]
+    grid = Grid(*header[:before], "prediction", *likeliest, box=None, padding=(0, 2, 0, 0))
     for _, row in zip(range(_SHOWN_ROWS), rows, strict=False):
-        grid.add_row(*map(str, row))
+        cells = row[: before + 1]
+        if recipe.classes is not None:
+            shares = np.array(row[before + 1 :], np.float64)
+            first, second = np.argsort(-shares, kind="stable")[:2]
+            cells += [f"{shares[first]:.4f}", recipe.classes[second], f"{shares[second]:.4f}"]
+        grid.add_row(*cells)
     Console().print(grid)
     if total > _SHOWN_ROWS:
         print(f"... and {total - _SHOWN_ROWS:,} more: --output FILE writes them all")

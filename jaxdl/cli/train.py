@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import jaxdl
-from jaxdl.cli.recipe import Recipe, read_table
+from jaxdl.cli.recipe import Recipe, open_run, read_table
 from jaxdl.cli.scoring import as_lines, build_task, measure
 from jaxdl.data import available
 from jaxdl.data.dataset import Dataset
@@ -38,6 +39,10 @@ def train(options: Train) -> int:
     label = _label(columns.label, table)
     goal = {"classes": "class"}.get(columns.goal, columns.goal)
     _, classes = encode_labels(table.column(label), label, table.source, goal)  # type: ignore[arg-type]
+    if classes is not None and len(classes) < 2:
+        raise ValueError(
+            f"{table.source}: the label {label!r} is {classes[0]!r} in every row: there is nothing to learn"
+        )
     inputs = _inputs(table, label, columns)
     image = table.column(inputs[0]).values if _is_images(table, inputs) else None
     recipe = Recipe(
@@ -66,12 +71,17 @@ def train(options: Train) -> int:
     recipe.save(folder)
     if not options.quiet:
         _introduce(recipe, table, examples, held_out)
-    return _fit(recipe, folder, examples, held_out, options.quiet)
+    try:
+        return _fit(recipe, folder, examples, held_out, options.quiet)
+    except BaseException:
+        if not folder.has("config.json"):  # nothing was begun: leave no empty run behind
+            shutil.rmtree(folder.path)
+        raise
 
 
 def resume(options: Resume) -> int:
     """Read the same data again and go on; 0 when training came to its end, 1 when it was interrupted again."""
-    folder = RunFolder.open(options.run)
+    folder = open_run(options.run)
     recipe = Recipe.load(folder)
     recipe = replace(
         recipe,
