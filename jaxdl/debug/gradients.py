@@ -130,8 +130,10 @@ def check_gradients(
     objective = _objective(task, variables, batch, seed=seed, train=train, hyper=hyper or {})
     leaves, structure = jax.tree.flatten(variables["params"])
     with jax.enable_x64(False):
-        program = jax.make_jaxpr(jax.value_and_grad(lambda leaves: objective(structure.unflatten(leaves))))(leaves)
-        forward = jax.make_jaxpr(lambda leaves: objective(structure.unflatten(leaves)))(leaves)
+        program = jax.make_jaxpr(jax.value_and_grad(lambda leaves: objective(jax.tree.unflatten(structure, leaves))))(
+            leaves
+        )
+        forward = jax.make_jaxpr(lambda leaves: objective(jax.tree.unflatten(structure, leaves)))(leaves)
     with jax.enable_x64(True):
         run = jax.jit(lambda leaves: run_widened(forward, leaves)[0])
         wide = [leaf.astype(np.float64) for leaf in params.values()]
@@ -174,7 +176,7 @@ def _objective(
 
     def objective(params: PyTree) -> jax.Array:
         loss = task.loss({"params": params, **untrained}, columns, context)
-        rows = weight.reshape(weight.shape + (1,) * (loss.weight.ndim - 1))
+        rows = weight.reshape(-1, *(1,) * (loss.weight.ndim - 1))
         weights = loss.weight * jnp.broadcast_to(rows, loss.weight.shape)
         total = jnp.sum(jnp.where(weights > 0, loss.value * weights, jnp.zeros_like(weights)))
         mean = total / jnp.sum(weights)

@@ -39,7 +39,7 @@ def _evaluate(program: Any, arguments: Sequence[Any]) -> list[Any]:
 
     def read(variable: Any) -> Any:
         if isinstance(variable, Literal):
-            return _widen(np.asarray(variable.val, variable.aval.dtype))
+            return _widen(np.asarray(variable.val, getattr(variable.aval, "dtype", None)))
         return values[variable]
 
     for equation in jaxpr.eqns:

@@ -120,7 +120,7 @@ def nnx_network(module: Any) -> Network:
 
         def build(key: Array) -> Any:
             return module
-    elif callable(module) and "rngs" in inspect.signature(module).parameters:
+    elif callable(module) and "rngs" in _parameters(module):
         abstract = nnx.eval_shape(lambda: module(rngs=nnx.Rngs(jax.random.key(0))))
 
         def build(key: Array) -> Any:
@@ -173,6 +173,11 @@ def nnx_network(module: Any) -> Network:
         return outputs, state
 
     return Network(init, run)
+
+
+def _parameters(function: Any) -> Any:
+    """The arguments of a function, or of a class: nnx hides a module's own behind its metaclass."""
+    return inspect.signature(function.__init__ if isinstance(function, type) else function).parameters
 
 
 def _nested(leaves: list[tuple[tuple[Any, ...], Array]]) -> dict[str, Any]:
