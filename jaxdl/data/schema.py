@@ -175,7 +175,7 @@ def text_column(cells: Sequence[str | None], missing: Iterable[str] = ()) -> Col
     codes = np.fromiter((first_seen.setdefault(cell, len(first_seen)) for cell in cells), np.int32, len(cells))
     absent = {None, *missing}
     words = sorted(word for word in first_seen if word is not None and word not in absent)
-    rank = {word: position for position, word in enumerate(words)}
+    rank: dict[str | None, int] = {word: position for position, word in enumerate(words)}
     return Column(
         np.fromiter((rank.get(word, -1) for word in first_seen), np.int32, len(first_seen))[codes], tuple(words)
     )

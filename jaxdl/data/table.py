@@ -235,6 +235,8 @@ def column_from(values: Any, name: str, source: str = "table") -> Column:
     # the original.
     cells = list(values) if not isinstance(values, np.ndarray) else array.tolist()
     present = [cell for cell in cells if cell is not None and not (isinstance(cell, float) and np.isnan(cell))]
+    if not present and cells:
+        return Column(np.full(len(cells), np.nan))
     if all(isinstance(cell, str) for cell in present):
         return text_column([cell if isinstance(cell, str) else None for cell in cells])
     if all(isinstance(cell, (int, float, np.number)) and not isinstance(cell, bool) for cell in present):

@@ -22,7 +22,7 @@ def read_libsvm(
     first_index: Literal[0, 1] | None = None,
     on_error: Literal["raise", "skip"] = "raise",
 ) -> Table:
-    """A table with `label` (integers where all are whole), `x` float32 `[n, d]`, and `weight` and `qid` where they occur.
+    """A table with `label` (integers where all are whole), `x` float32 `[n, d]`, and `weight` and `qid` where found.
 
     features: d; None takes the largest index seen, so give it where a validation file may lack the last features.
     first_index: whether indices count from 0 or 1; None means 0 when an index 0 occurs, else 1. x is dense: beyond 4
