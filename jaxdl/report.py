@@ -141,9 +141,8 @@ def _head(
     best = results.get("best") or run.get("best")
     if best:
         where = ", ".join(f"{key} {best[key]}" for key in ("epoch", "step") if key in best)
-        cards.append(
-            (f"best {best.get('metric', '')}", shown(best["value"]) if _is_number(best.get("value")) else "?", where)
-        )
+        value = shown(best["value"]) if _is_number(best.get("value")) else "?"
+        cards.append((str(best.get("metric", "")), value, f"best: {where}"))
     final = results.get("metrics") or {key: value for key, value in last.items() if ":" in key}
     ordered = sorted(final, key=lambda key: (key.startswith("train:"), key.endswith(":loss")))
     cards += [(key, shown(final[key]), "at the end") for key in ordered if _is_number(final[key])][:6]

@@ -7,6 +7,7 @@ one line an epoch and at most one in ten seconds between; every other call only 
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,7 @@ def make_progress(verbose: bool | int, stream: IO[str] | None = None) -> Progres
     stream = sys.stdout if stream is None else stream
     if not verbose:
         return Silent()
-    if verbose == 1 and stream.isatty():
+    if verbose == 1 and stream.isatty() and os.environ.get("TERM") != "dumb":
         from jaxdl.tracking.live import Live
 
         return Live(stream)

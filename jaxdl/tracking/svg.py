@@ -46,7 +46,7 @@ def line_chart(
     xs, ys = [x for x, _ in points], [y for _, y in points]
     if from_zero:
         ys.append(0.0)
-    log = min(ys) > 0 and max(ys) / min(ys) > 50
+    log = min(ys) > 1e-300 and max(ys) / min(ys) > 50
     x_low, x_high = min(xs), max(xs)
     if x_low == x_high:
         x_low, x_high = x_low - 0.5, x_high + 0.5
@@ -57,7 +57,8 @@ def line_chart(
         return _LEFT + (x - x_low) / (x_high - x_low) * (_WIDTH - _LEFT - _RIGHT)
 
     def up(y: float) -> float:
-        part = math.log(y / y_low) / math.log(y_high / y_low) if log else (y - y_low) / (y_high - y_low)
+        scale = math.log if log else float
+        part = (scale(y) - scale(y_low)) / (scale(y_high) - scale(y_low))
         return _HEIGHT - _BOTTOM - part * (_HEIGHT - _TOP - _BOTTOM)
 
     out = [
