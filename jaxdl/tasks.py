@@ -57,9 +57,7 @@ def classification(
         labels = _labels(batch["y"], "classification")
         _check_classes(logits, labels.shape)
         value = nn.softmax_cross_entropy(logits, labels, label_smoothing=_smoothing(context, label_smoothing))
-        weight = jnp.ones(value.shape, jnp.float32)
-        if class_weight is not None:
-            weight = _class_weights(class_weight, logits.shape[-1])[labels]
+        weight = None if class_weight is None else _class_weights(class_weight, logits.shape[-1])[labels]
         return Loss(value, weight, widened(logits), state)
 
     def predict(variables: Variables, batch: Batch) -> Array:
@@ -122,10 +120,10 @@ def language_model(model: Any, *, pad: int | None = None, label_smoothing: float
         logits, state = _run(network, variables, readable(inputs), context)
         targets = _labels(targets, "language_model")
         _check_classes(logits, targets.shape)
-        counted = jnp.ones(targets.shape, jnp.bool_) if pad is None else targets != pad
+        counted = None if pad is None else targets != pad
         if "mask" in batch:
-            mask = batch["mask"].astype(jnp.bool_)
-            counted = counted & (mask[:, 1:] if shifted else mask)
+            mask = batch["mask"][:, 1:] if shifted else batch["mask"]
+            counted = mask.astype(jnp.bool_) if counted is None else counted & mask.astype(jnp.bool_)
         return _masked_loss(logits, targets, counted, _smoothing(context, label_smoothing), state)
 
     def predict(variables: Variables, batch: Batch) -> Array:
@@ -158,7 +156,7 @@ def segmentation(model: Any, *, ignore_index: int | None = 255, label_smoothing:
         logits, state = _run(network, variables, batch["x"], context)
         labels = _labels(batch["y"], "segmentation")
         _check_classes(logits, labels.shape)
-        counted = jnp.ones(labels.shape, jnp.bool_) if ignore_index is None else labels != ignore_index
+        counted = None if ignore_index is None else labels != ignore_index
         return _masked_loss(logits, labels, counted, _smoothing(context, label_smoothing), state)
 
     def predict(variables: Variables, batch: Batch) -> Array:
@@ -226,6 +224,8 @@ def _identity(outputs: PyTree) -> PyTree:
     return outputs
 
 
+_REGRESSION_METRICS = ("RootMeanSquaredError", "MeanAbsoluteError")
+
 _LOSSES = {
     "softmax_cross_entropy": _NamedLoss(
         nn.softmax_cross_entropy, lambda logits: jax.nn.softmax(widened(logits), axis=-1), ("Accuracy",)
@@ -233,9 +233,9 @@ _LOSSES = {
     "sigmoid_cross_entropy": _NamedLoss(
         nn.sigmoid_cross_entropy, lambda logits: jax.nn.sigmoid(widened(logits)), squeeze=True
     ),
-    "squared": _NamedLoss(nn.squared_error, _identity, squeeze=True),
-    "absolute": _NamedLoss(nn.absolute_error, _identity, squeeze=True),
-    "huber": _NamedLoss(nn.huber, _identity, squeeze=True),
+    "squared": _NamedLoss(nn.squared_error, _identity, _REGRESSION_METRICS, squeeze=True),
+    "absolute": _NamedLoss(nn.absolute_error, _identity, _REGRESSION_METRICS, squeeze=True),
+    "huber": _NamedLoss(nn.huber, _identity, _REGRESSION_METRICS, squeeze=True),
 }
 
 
@@ -270,7 +270,7 @@ def _supervised(
         if value.shape[:1] != batch["y"].shape[:1]:
             raise ValueError(f"the loss gives one number per example, [{batch['y'].shape[0]}, ...], not {value.shape}")
         seen = {"preds": jax.tree.map(widened, outputs), "target": target}
-        return Loss(widened(value), _ones(value), seen, state)
+        return Loss(widened(value), None, seen, state)
 
     def predicted(variables: Variables, batch: Batch) -> PyTree:
         outputs, _ = _run(network, variables, batch["x"], None)
@@ -304,11 +304,12 @@ def _inputs(x: PyTree, params: PyTree) -> PyTree:
     return jax.tree.map(scaled, x)
 
 
-def _masked_loss(logits: Array, labels: Array, counted: Array, smoothing: float | Array, state: PyTree) -> Loss:
-    """Cross-entropy where `counted`, weight 0 and a harmless label elsewhere."""
-    safe = jnp.where(counted, labels, jnp.zeros_like(labels))
+def _masked_loss(logits: Array, labels: Array, counted: Array | None, smoothing: float | Array, state: PyTree) -> Loss:
+    """Cross-entropy where `counted` (None: everywhere), weight 0 and a harmless label elsewhere."""
+    safe = labels if counted is None else jnp.where(counted, labels, jnp.zeros_like(labels))
     value = nn.softmax_cross_entropy(logits, safe, label_smoothing=smoothing)
-    return Loss(value, counted.astype(jnp.float32), {"preds": widened(logits), "target": safe}, state)
+    weight = None if counted is None else counted.astype(jnp.float32)
+    return Loss(value, weight, {"preds": widened(logits), "target": safe}, state)
 
 
 def _smoothing(context: Context, static: float) -> float | Array:
@@ -351,7 +352,3 @@ def _class_weights(weights: Sequence[float] | Mapping[int, float], classes: int)
 
 def _squeeze(x: Array) -> Array:
     return x[..., 0] if x.ndim > 1 and x.shape[-1] == 1 else x
-
-
-def _ones(value: Array) -> Array:
-    return jnp.ones(value.shape, jnp.float32)

@@ -46,7 +46,8 @@ def _sums(task, variables, batch, weight):
 
     def total(params):
         loss = task.loss({"params": params}, batch, _context(weight))
-        weights = loss.weight * weight.reshape(-1, *(1,) * (loss.weight.ndim - 1))
+        weights = jnp.broadcast_to(weight.reshape(-1, *(1,) * (loss.value.ndim - 1)), loss.value.shape)
+        weights = weights if loss.weight is None else weights * loss.weight
         return jnp.sum(loss.value * weights), jnp.sum(weights)
 
     (value, weights), gradient = jax.value_and_grad(total, has_aux=True)(variables["params"])

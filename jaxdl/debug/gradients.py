@@ -176,8 +176,9 @@ def _objective(
 
     def objective(params: PyTree) -> jax.Array:
         loss = task.loss({"params": params, **untrained}, columns, context)
-        rows = weight.reshape(-1, *(1,) * (loss.weight.ndim - 1))
-        weights = loss.weight * jnp.broadcast_to(rows, loss.weight.shape)
+        weights = jnp.broadcast_to(weight.reshape(-1, *(1,) * (loss.value.ndim - 1)), loss.value.shape)
+        if loss.weight is not None:
+            weights = weights * loss.weight
         total = jnp.sum(jnp.where(weights > 0, loss.value * weights, jnp.zeros_like(weights)))
         mean = total / jnp.sum(weights)
         return sum((term.astype(mean.dtype) for term in loss.extra.values()), mean)

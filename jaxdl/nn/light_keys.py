@@ -33,7 +33,7 @@ def light_key(key: Array) -> Array:
         [] typed key of another implementation, accepted by every function of jax.random.
     """
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    first, second = _GOLDEN, np.uint32(0)  # not (0, 0): the hash of all zeros is zero
+    first, second = jnp.uint32(_GOLDEN), jnp.uint32(0)  # not (0, 0): the hash of all zeros is zero
     for index in range(data.shape[-1]):
         first, second = _mix(first ^ data[index]), _mix(second + data[index] + first)
     return jax.random.wrap_key_data(jnp.stack([first, second]), impl=_implementation())

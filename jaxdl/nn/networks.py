@@ -177,7 +177,9 @@ def nnx_network(module: Any) -> Network:
 
 def _parameters(function: Any) -> Any:
     """The arguments of a function, or of a class: nnx hides a module's own behind its metaclass."""
-    return inspect.signature(function.__init__ if isinstance(function, type) else function).parameters
+    if isinstance(function, type):
+        function = next(vars(kind)["__init__"] for kind in function.__mro__ if "__init__" in vars(kind))
+    return inspect.signature(function).parameters
 
 
 def _nested(leaves: list[tuple[tuple[Any, ...], Array]]) -> dict[str, Any]:
