@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+import jaxdl
 from jaxdl.checkpoint.fingerprint import Fingerprint
 
 FORMAT = 1
@@ -86,12 +87,12 @@ def describe(
 
 def environment() -> dict[str, Any]:
     """What bit-for-bit equality depends on: versions, devices, processes, CPUs that this process may use."""
-    versions = {"python": platform.python_version()}
-    for package in ("jaxdl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"):
+    versions = {"python": platform.python_version(), "jaxdl": jaxdl.__version__}
+    for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            continue  # run from a source tree, or a package that this tree does without
+            continue  # jaxdl.checkpoint does without flax and optax
     affinity = getattr(os, "sched_getaffinity", None)
     return {
         "versions": versions,
