@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import time
+import weakref
 from pathlib import Path
 
 NAME = ".jaxdl-lock"
@@ -45,6 +46,7 @@ class FolderLock:
         else:
             raise OSError(errno.EAGAIN, f"{self.path} changes hands all the time: several runs want one folder")
         self._descriptor = descriptor
+        self._let_go = weakref.finalize(self, os.close, descriptor)  # a store that is dropped unclosed locks nobody out
         os.ftruncate(descriptor, 0)
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.pwrite(descriptor, json.dumps(owner).encode(), 0)
@@ -54,7 +56,7 @@ class FolderLock:
         with contextlib.suppress(FileNotFoundError):  # the whole folder may have been removed meanwhile
             if self._is_current(self._descriptor):
                 os.unlink(self.path)
-        os.close(self._descriptor)
+        self._let_go()
 
     def _is_current(self, descriptor: int) -> bool:
         try:

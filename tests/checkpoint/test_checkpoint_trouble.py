@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import os
 import re
@@ -209,6 +210,15 @@ def test_two_runs_in_one_folder(tmp_path):
         store.save(1, make_tree(1), manifest={}, wait=True)
     Store(tmp_path).close()
     assert not saving.exists() and not (tmp_path / NAME).exists()
+
+
+def test_a_store_that_is_dropped_unclosed_locks_nobody_out(tmp_path):
+    store = Store(tmp_path)
+    store.save(1, make_tree(1), manifest={}, wait=True)
+    del store
+    gc.collect()
+    with Store(tmp_path) as again:
+        assert again.steps() == (1,)
 
 
 def test_the_lock_of_a_dead_run_is_taken_over(tmp_path):
