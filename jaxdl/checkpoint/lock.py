@@ -47,6 +47,7 @@ class FolderLock:
             raise OSError(errno.EAGAIN, f"{self.path} changes hands all the time: several runs want one folder")
         self._descriptor = descriptor
         self._let_go = weakref.finalize(self, os.close, descriptor)  # a store that is dropped unclosed locks nobody out
+        self._let_go.atexit = False  # the store's own end comes after these
         os.ftruncate(descriptor, 0)
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.pwrite(descriptor, json.dumps(owner).encode(), 0)

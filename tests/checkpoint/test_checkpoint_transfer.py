@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from jaxdl.checkpoint import Store
+from jaxdl.checkpoint import store as store_module
+from jaxdl.checkpoint.leaves import place
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +82,14 @@ def test_the_longest_entry_wins_and_none_keeps(folder):
     assert np.all(restored.tree["params"]["backbone"]["b"] == -1)
 
 
-def test_one_stored_leaf_may_serve_twice(folder):
+def test_one_stored_leaf_may_serve_twice(folder, monkeypatch):
+    """Each in memory of its own: jax may share it with NumPy, where it is aligned, and donation writes into it."""
+    placed = []
+    monkeypatch.setattr(store_module, "place", lambda array, like: placed.append(array) or place(array, like))
     like = {"one": jnp.zeros(3), "two": jnp.zeros(3)}
     with Store(folder, read_only=True) as store:
         tree = store.restore(like, strict=False, path_map={"one": "params/encoder/b", "two": "params/encoder/b"}).tree
+    assert len(placed) == 2 and not np.shares_memory(*placed)
     after = jax.jit(lambda tree: {"one": tree["one"] + 1, "two": tree["two"] * 5}, donate_argnums=0)(tree)
     assert np.all(after["one"] == 2) and np.all(after["two"] == 5)
 
