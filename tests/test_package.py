@@ -113,9 +113,9 @@ def test_the_engine_runs_on_the_base_packages_alone(tmp_path):
             raise SystemExit(f"{{name}} can be imported: the test sees too much")
         import jaxdl, numpy as np, optax
 
-        train, test = jaxdl.data.load("iris")
-        task = jaxdl.tasks.classification(jaxdl.create_model("linear", num_classes=3))
-        run = jaxdl.fit(task, train, validation=test, optimizer=optax.adam(0.1), epochs=3, checkpoint="run", verbose=0)
+        train, test = jaxdl.data.load("digits")
+        task = jaxdl.tasks.classification(jaxdl.create_model("linear", num_classes=10))
+        run = jaxdl.fit(task, train, validation=test, optimizer=optax.adam(0.01), epochs=3, checkpoint="run", verbose=0)
         again = jaxdl.load_run("run", task, test)
         assert np.array_equal(again.predict(test), run.predict(test))
         print(len(run.history), run.metrics["validation:accuracy"] > 0.5)
