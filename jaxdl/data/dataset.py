@@ -245,5 +245,5 @@ def _crc(array: np.ndarray) -> int:
     crc = 0
     for _, rows in blocks(array):
         little = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
-        crc = zlib.crc32(memoryview(little.reshape(-1).view(np.uint8)), crc)
+        crc = zlib.crc32(little.reshape(-1).view(np.uint8).data, crc)
     return crc

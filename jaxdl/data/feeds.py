@@ -235,13 +235,22 @@ def narrow(
     return small
 
 
+def fresh(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """New memory at a multiple of 64 bytes, which a CPU device takes over without a copy."""
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
 def _rows(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Rows of a column, into fresh memory. np.take is the fastest gather that numpy has."""
     if on_disk(array):
         # In the order of the file, so that each page is read once; then back into the order asked for.
-        unique, back = np.unique(rows, return_inverse=True)
-        return np.take(np.asarray(array[unique]), back, axis=0)
-    return np.take(array, rows, axis=0)
+        unique, rows = np.unique(rows, return_inverse=True)
+        array = np.asarray(array[unique])
+    # mode="clip" because "raise" gathers into a buffer of its own first; the rows come from Order, in bounds.
+    return np.take(array, rows, axis=0, out=fresh((len(rows), *array.shape[1:]), array.dtype), mode="clip")
 
 
 def on_disk(array: Any) -> bool:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from jaxdl.data.dataset import Dataset, as_dataset
-from jaxdl.data.feeds import batch_spec, device_dtype, gather, narrow, on_disk
-from jaxdl.data.order import Order, stream
+from jaxdl.data.feeds import batch_spec, device_dtype, fresh, gather, narrow, on_disk
+from jaxdl.data.order import Draws, Order
 
 if TYPE_CHECKING:
     import jax
@@ -46,7 +46,8 @@ class GrainFeed:
         batch_size: examples a batch.
         shuffle: another permutation each epoch.
         transform: (record, rng) -> record. The record is a dict of one example's arrays, which it may write into;
-            "weight" is not in it. `rng` is a function of (seed, the example's position in the whole training order).
+            "weight" is not in it. `rng` is a function of (seed, the example's position in the whole training order);
+            it is the transform's until it returns.
         workers: processes; 0 computes each block when it is asked for.
         drop_last: leave the last partial batch of an epoch out.
 
@@ -111,7 +112,10 @@ class GrainFeed:
     def block(self, seed: int, step: int, count: int) -> dict[str, np.ndarray]:
         """Whole batches: every column [count, batch_size, ...] and "weight" float32 [count, batch_size]."""
         batches = self._ahead(int(seed), int(step), int(count))
-        return {name: np.stack([each[name] for each in batches]) for name in batches[0]}
+        return {
+            name: np.stack([each[name] for each in batches], out=fresh((len(batches), *like.shape), like.dtype))
+            for name, like in batches[0].items()
+        }
 
     def take(self, data: Any, item: Any) -> dict[str, jax.Array]:
         """The batch is the item itself."""
@@ -159,6 +163,10 @@ class _Batches:
         return _Batches(self.dataset, self.order, self.transform, seed, first_step)
 
     @cached_property
+    def _draws(self) -> Draws:
+        return Draws("record")
+
+    @cached_property
     def first(self) -> Record:
         """Record 0 as every other one has to look: its columns, shapes and dtypes."""
         return self._transformed(0, 0, 0)
@@ -190,7 +198,7 @@ class _Batches:
         else:
             record = {name: np.asarray(value) for name, value in self.dataset[row].items()}
         if self.transform is not None:
-            made = self.transform(record, np.random.Generator(stream(seed, position, "record")))
+            made = self.transform(record, self._draws.at(seed, position))
             if not isinstance(made, Mapping):
                 raise TypeError(f"transform must return a record (a dict of arrays), not {type(made).__name__}")
             record = {name: np.asarray(value) for name, value in made.items()}

@@ -87,6 +87,8 @@ def test_a_block_is_new_memory() -> None:
     assert all(not np.shares_memory(first[name], again[name]) for name in first)
     assert all(np.array_equal(first[name], kept[name]) for name in first)
     assert not np.shares_memory(first["image"], feed.dataset["image"])
+    # Aligned, so that a CPU device takes it over instead of copying it.
+    assert first["image"].ctypes.data % 64 == 0
 
 
 def test_values_that_no_device_holds_are_refused_with_their_row() -> None:
