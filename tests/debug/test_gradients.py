@@ -81,7 +81,7 @@ def test_float32_and_bfloat16_casts_constants_and_carries_do_not_matter():
             return carry, carry.astype(jnp.float32)
 
         last, rows = jax.lax.scan(step, jnp.zeros((6, 4), jnp.float32), jnp.stack([hidden, hidden * 2]))
-        return (last + rows.sum(0)).astype(jnp.float32) @ params["outer"]
+        return jax.lax.reduce_precision(last + rows.sum(0), 8, 12).astype(jnp.float32) @ params["outer"]
 
     report = _check(apply, _weights(inner=(5, 4), outer=(4, 3)))
     assert report.passed and report.worst.error < 1e-7, str(report)
@@ -124,6 +124,14 @@ def test_a_derivative_beyond_both_sides_of_a_kink_is_wrong():
         return (jax.nn.relu(p["gate"]) - jax.nn.relu(-p["gate"]))[None] + x[:, :3]
 
     assert not _check(apply, params).passed
+
+    @jax.custom_vjp
+    def steep(x):
+        return jax.nn.relu(x)
+
+    # the slope is 0 on one side and 1 on the other: 2 is no subgradient
+    steep.defvjp(lambda x: (steep(x), None), lambda _, g: (g * 2,))
+    assert not _check(lambda p, x: steep(p["gate"])[None] + x[:, :3], params).passed
 
 
 def test_a_convnet_with_batch_norm_and_dropout_passes():
