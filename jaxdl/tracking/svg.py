@@ -222,7 +222,7 @@ def tick_text(value: float, ticks: Sequence[float], log: bool = False) -> str:
 def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     """Three to seven round numbers that enclose low and high."""
     if low == high:
-        pad = abs(low) * 0.1 or 1.0
+        pad = abs(low) * 0.5 or 1.0
         low, high = low - pad, high + pad
     raw = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(raw))

@@ -177,6 +177,9 @@ def test_weighted_counts_stay_exact_in_one_large_batch() -> None:
     weight[-1] = 1e-3
     update = jax.jit(lambda w: metric.update(metric.init(), preds=zeros, target=zeros, weight=w))
     np.testing.assert_allclose(metric.counts(update(weight))[0, 0], weight.astype(float).sum(), rtol=1e-12)
+    outliers = weight.copy()
+    outliers[::30_000] = 1024.0  # at least one a block: then most of each weight is in the second piece
+    np.testing.assert_allclose(metric.counts(update(outliers))[0, 0], outliers.astype(float).sum(), rtol=1e-8)
     naive = jnp.zeros(1, jnp.float32).at[zeros].add(weight)[0]
     assert abs(float(naive) / weight.astype(float).sum() - 1) > 1e-3, "float32 alone would do: this test proves nothing"
 
