@@ -202,15 +202,20 @@ def regularise(
                 gradient,
                 params,
             )
-    norm = optax.global_norm(gradient) if want_norm or "clip_norm" in hyper else None
+    norm = global_norm(gradient) if want_norm or "clip_norm" in hyper else None
     if "clip_value" in hyper:
         limit = hyper["clip_value"]
         gradient = jax.tree.map(lambda g: jnp.clip(g, -limit, limit), gradient)
     if "clip_norm" in hyper:
-        length = optax.global_norm(gradient) if "clip_value" in hyper else norm
+        length = global_norm(gradient) if "clip_value" in hyper else norm
         factor = jnp.minimum(1.0, hyper["clip_norm"] / jnp.maximum(length, 1e-30))
         gradient = jax.tree.map(lambda g: g * factor.astype(g.dtype), gradient)
     return gradient, norm
+
+
+def global_norm(tree: PyTree) -> Array:
+    """The 2-norm of all leaves together: [] float32."""
+    return jnp.sqrt(sum((jnp.square(x.astype(jnp.float32)).sum() for x in jax.tree.leaves(tree)), jnp.float32(0)))
 
 
 def preds_and_target(outputs: PyTree, batch: Batch) -> tuple[PyTree, PyTree]:
