@@ -50,6 +50,8 @@ def test_hashes_spread() -> None:
     hashes = module._hash(module._words(Dataset({"x": rows}), slice(None), {"x": np.dtype(np.float32)}))
     assert len(np.unique(hashes)) == 65_536
     assert len(np.unique(hashes & np.uint64(0xFFFFFFFF))) > 65_500
+    # The same words in another order are another row.
+    assert len(np.unique(module._hash(np.array([[1, 2, 3], [3, 2, 1], [2, 1, 3]], np.uint64)))) == 3
 
 
 def test_dtypes_zeros_and_nan() -> None:
