@@ -6,7 +6,7 @@ Rows, each with what one round does:
 - resident: an epoch of 16,384 rows of 784 floats, batch 128, shuffled: one compiled scan that gathers on the device;
 - streamed: the same rows, gathered by the host in blocks of 16 batches, each put on the device and scanned over;
 - records: 2,048 images of 32x32x3 bytes, batch 128, each cropped and flipped on its own, without worker processes;
-- memory: private memory that streaming an epoch of a 400 MB memory map adds (in a process of its own);
+- memory: the most that arrays hold at any moment of streaming a 400 MB memory map (pages of the file do not count);
 - leaks: find_leaks of 40,000 rows of 784 floats against 4,000.
 
 Every batch is made whole and summed, by jaxdl behind an optimization barrier: XLA would else sum without gathering.
@@ -175,24 +175,20 @@ def records(names: tuple[str, ...]) -> tuple[int, Work]:
 
 MEMORY = """
 import sys
+import tracemalloc
 import numpy as np
 from jaxdl.data import make_feed
 
-def private():
-    lines = open("/proc/self/status").read().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem"))) / 1000
-
 feed = make_feed((np.load(sys.argv[1], mmap_mode="r"),), 128)
-before, most = private(), 0.0
+tracemalloc.start()
 for step in range(0, feed.steps_per_epoch, 16):
     feed.block(0, step, min(16, feed.steps_per_epoch - step))
-    most = max(most, private() - before)
-print(most)
+print(tracemalloc.get_traced_memory()[1] / 1e6)
 """
 
 
 def memory(folder: Path) -> list[measure.Row]:
-    """MB of private memory that an epoch over 400 MB on disk adds, in blocks of 16 x 128 x 3,072 bytes (6.3 MB)."""
+    """The most MB of arrays at any moment of an epoch over 400 MB on disk, in blocks of 6.3 MB."""
     import subprocess
 
     x = np.lib.format.open_memmap(folder / "x.npy", "w+", np.uint8, (130_208, 3072))
