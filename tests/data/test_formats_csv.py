@@ -298,3 +298,12 @@ def test_the_fast_path_is_really_taken_and_not_for_what_it_would_accept_wrongly(
     assert read_csv(plain)["b"].tolist() == ["x", "y, z"]
     with pytest.raises(AssertionError, match="exact reader"):
         read_csv(open_quote)
+
+
+def test_newlines_in_cells_and_blank_lines_survive_the_blocks_that_pyarrow_reads(tmp_path, monkeypatch):
+    rows = [(i, f"line {i}\n{'x' * (i % 50)}\nend") for i in range(30_000)]
+    path = written(tmp_path, "n,t\n" + "\n".join(f'{n},"{t}"\n' for n, t in rows))
+    monkeypatch.setattr("jaxdl.data.formats.csv.read_exact", None)
+    table = read_csv(path)
+    assert path.stat().st_size > 1 << 20
+    assert table["n"].tolist() == [n for n, _ in rows] and table["t"].tolist() == [t for _, t in rows]

@@ -252,3 +252,9 @@ def test_tabular_features_follow_the_recipe(tmp_path):
     with pytest.raises(ValueError, match="label in column 'age' is missing in row 2"):
         tabular_features(data, label="age")
     assert tabular_features(data, label="w").classes is None
+
+
+def test_a_missing_key_matches_nothing_not_even_a_missing_key():
+    left, right = table(k=["a", None], n=[1, 1]), table(k=[None, "a"], n=[1, 1], v=[5, 6])
+    assert join(left, right, on=["k", "n"], how="inner")["v"].tolist() == [6]
+    assert np.isnan(join(left, right, on=["k", "n"])["v"][1])

@@ -101,7 +101,6 @@ def join(
         )
     start = np.searchsorted(sorted_ids, ours, "left")
     counts = np.searchsorted(sorted_ids, ours, "right") - start
-    counts[np.any([left.column(key).mask for key in keys], axis=0)] = 0
     times = np.maximum(counts, 1) if how == "left" else counts
     rows = np.repeat(np.arange(len(left)), times)
     nth = np.arange(len(rows)) - np.repeat(np.cumsum(times) - times, times)
