@@ -94,7 +94,7 @@ def gradient_step(
     def objective(params: PyTree, state: State, batch: Batch, train: bool) -> tuple[Array, tuple[Array, Array, Loss]]:
         inputs = {name: value for name, value in batch.items() if name not in ("weight", "part")}
         if precision == "bf16":
-            params, inputs = _cast(params), _cast(inputs)
+            params, inputs = _cast(params), _halved(inputs)
         loss = task.loss({"params": params, **state.model_state}, inputs, context(state, batch, train))
         check_loss(loss, batch)
         rows = batch["weight"].reshape(batch["weight"].shape + (1,) * (loss.value.ndim - 1))
@@ -173,7 +173,7 @@ def gradient_step(
         inputs = {name: value for name, value in batch.items() if name not in ("weight", "part")}
         params = state.params
         if precision == "bf16":
-            params, inputs = _cast(params), _cast(inputs)
+            params, inputs = _cast(params), _halved(inputs)
         return _float32(task.predict({"params": params, **state.model_state}, inputs))
 
     return Step(
@@ -238,6 +238,11 @@ def check_loss(loss: Loss, batch: Batch) -> None:
             f"the task's loss has weight of shape {list(loss.weight.shape)} beside value of shape "
             f"{list(loss.value.shape)}: both must have the same shape (or None when all count alike)"
         )
+
+
+def _halved(inputs: Batch) -> dict[str, Any]:
+    """Floating columns as bfloat16, but for the targets, which losses compare with in float32."""
+    return {name: value if name == "y" else _cast(value) for name, value in inputs.items()}
 
 
 def _cast(tree: PyTree) -> PyTree:
