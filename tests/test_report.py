@@ -171,6 +171,8 @@ def test_confusion_charts(size: int) -> None:
     rects = root.findall("rect")
     assert len(rects) == size * size
     assert rects[0].attrib["fill"] == "#1d4eb4" and rects[1].attrib["fill"] == "#ffffff"
+    wrong = ElementTree.fromstring(confusion_chart([[0, 5], [0, 5]], ["a", "b"])).findall("rect")
+    assert wrong[1].attrib["fill"] == "#c2540a" and wrong[3].attrib["fill"] == "#1d4eb4", "orange is wrong, blue right"
     words = [element.text for element in root.iter("text")]
     assert ("1000" in words) == (size <= 30) and ("class 0" in words) == (size <= 60)
     assert float(root.attrib["width"]) < 1100
