@@ -26,12 +26,14 @@ def read_parquet(path: str | os.PathLike[str], *, columns: Sequence[str] | None 
     except ImportError as error:
         raise missing_extra("reading Parquet", "pyarrow") from error
     try:
-        with pa.parquet.ParquetFile(found) as file:
-            known = file.schema_arrow.names
-            for name in columns or ():
-                if name not in known:
-                    raise ValueError(f"{found.name} has no column {name!r}{nearest(name, known)}")
-            read = file.read(columns=None if columns is None else list(columns))
+        schema = pa.parquet.read_schema(found)
+        for name in columns or ():
+            if name not in schema.names:
+                raise ValueError(f"{found.name} has no column {name!r}{nearest(name, schema.names)}")
+        # Text is stored as a dictionary mostly: taking it as it is saves spelling it out and counting words again.
+        words = [field.name for field in schema if pa.types.is_string(field.type)]
+        with pa.parquet.ParquetFile(found, read_dictionary=words) as file:
+            read = file.read(columns=None if columns is None else list(columns), use_threads=pa.cpu_count() > 1)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{found} is no Parquet file, or a damaged one: {error}") from error
     if len(read) == 0:
