@@ -86,7 +86,9 @@ def train_validation_test_split(
 class KFold:
     """n folds of near-equal size: each row is tested once.
 
-    >>> for train, test in KFold(5, seed=1).split(data): ...
+    >>> import numpy as np
+    >>> [(len(train), len(test)) for train, test in KFold(4, seed=1).split(np.arange(10))]
+    [(7, 3), (7, 3), (8, 2), (8, 2)]
     """
 
     folds: int = 5
