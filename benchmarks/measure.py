@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS = 21
@@ -107,7 +107,7 @@ def versions() -> dict[str, str]:
     if "jax" in sys.modules:
         import jax
 
-        device = jax.devices()[0].device_kind if jax.default_backend() != "cpu" else "cpu"
+        device = "cpu" if jax.default_backend() == "cpu" else jax.devices()[0].device_kind
     return {"device": device, "jaxdl": _version("jaxdl"), "jax": _version("jax")}
 
 
@@ -215,8 +215,8 @@ class Paced:
     """Somebody else's fit, advanced by one epoch a call, so that it can take turns with other peers.
 
     `train` gets a function that it has to call at the end of every epoch (from the callback of its framework). It runs
-    in its own thread and is parked there between calls; the cost of an epoch is then all that the framework does for it:
-    feeding, dispatch, reading, history, callbacks. The first call holds tracing, compiling and the first epoch: a
+    in its own thread and is parked there between calls; the cost of an epoch is then all that the framework does for
+    it: feeding, dispatch, reading, history, callbacks. The first call holds tracing, compiling and the first epoch: a
     warm-up.
     """
 
@@ -342,7 +342,15 @@ def in_fresh_process(
     return done.stdout.strip().splitlines()[-1]
 
 
-def report(rows: Sequence[Row], *, path: Path | None = None, stream: TextIO | None = None) -> None:
+def line(record: Mapping[str, Any]) -> Row:
+    """A row that came from another process (`dataclasses.asdict` through JSON)."""
+    interval = record["interval"]
+    return Row(**{**record, "interval": None if interval is None else (interval[0], interval[1])})
+
+
+def report(
+    rows: Sequence[Row], *, path: Path | None = None, stream: TextIO | None = None, table_only: bool = False
+) -> None:
     """Print the table, then one JSON line a row; append the lines to `path` when given."""
     out = stream or sys.stdout
     lines = [("row", "peer", "value", "95 % interval", "target", "verdict", "note")]
@@ -363,6 +371,8 @@ def report(rows: Sequence[Row], *, path: Path | None = None, stream: TextIO | No
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), file=out)
+    if table_only:
+        return
     for r in rows:
         print(json.dumps(r.record()), file=out)
     if path is not None:

@@ -70,13 +70,13 @@ ROWS = {
         Row("lstm", 32, 128, _targets(0.9), quick=True),
         Row("lstm", 128, 256, _targets(0.9)),
         Row("lstm", 1024, 1024, _targets(0.9)),
-        Row("gpt", 8, 16, _targets(0.75), quick=True),
-        Row("gpt", 32, 32, _targets(0.75)),
+        Row("gpt", 8, 64, _targets(0.75), quick=True),
+        Row("gpt", 32, 128, _targets(0.75)),
     )
 }
 
 
-# ---- data --------------------------------------------------------------------------------------------------------------
+# ---- data ------------------------------------------------------------------------------------------------------------
 
 
 def columns(row: Row) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +109,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return x / x.max(), np.concatenate([np.asarray(part["y"]) for part in parts]).astype(np.int32)
 
 
-# ---- parts -------------------------------------------------------------------------------------------------------------
+# ---- parts -----------------------------------------------------------------------------------------------------------
 
 
 @jax.custom_vjp
@@ -169,7 +169,7 @@ def max_pool(x: Array) -> Array:
     return x.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
 
 
-# ---- networks: (params, x) -> logits -----------------------------------------------------------------------------------
+# ---- networks: (params, x) -> logits ---------------------------------------------------------------------------------
 
 
 def mlp(p: Params, x: Array) -> Array:
@@ -244,7 +244,9 @@ def _recurrent_backward(kept: Any, dh: Array) -> tuple[Array, Array, Array, Arra
         gate, c, t = saved
         i, f, g, o = jnp.split(gate, 4, axis=-1)
         dc = dc + dh * o * (1 - t * t)
-        dz = jnp.concatenate([dc * g * i * (1 - i), dc * c * f * (1 - f), dc * i * (1 - g * g), dh * t * o * (1 - o)], -1)
+        dz = jnp.concatenate(
+            [dc * g * i * (1 - i), dc * c * f * (1 - f), dc * i * (1 - g * g), dh * t * o * (1 - o)], -1
+        )
         return (dz @ wh.T, dc * f), dz
 
     _, dz = jax.lax.scan(step, (dh, jnp.zeros_like(dh)), (gates, cells, squashed), reverse=True)

@@ -15,13 +15,17 @@ process on one pinned core. A ratio is the peer's cost over jaxdl's: above 1, ja
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
+import json
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import measure
 from benchmarks.measure import Row as Line
@@ -35,29 +39,72 @@ PARTS = ("cpu", "wall", "first-step", "checkpoint")
 TRIALS = 5  # rounds in which the variants of one peer compete before the best of them is measured
 TURN_SECONDS = 0.05
 SAVE_SECONDS = 10.0
+SAVE_ROUNDS = 7
+FRESH = 5  # processes for a cost that a warm process cannot show
+FIRST_STEP_TARGET = 0.5  # CPU seconds, the MLP, warm cache
 
 
 def main() -> None:
     options = measure.arguments(__doc__, ROW_NAMES, peers=PEERS, more=_more)
-    parts = options.part or (("cpu",) if options.quick else PARTS)
-    if options.inside:
-        _inside(options, parts[0])
+    if options.inside is not None:
+        _inside(options)
         return
     lines: list[Line] = []
-    for part in parts:  # each in a process of its own: cores are counted when libraries are imported
-        if part == "first-step":
-            lines += first_step(options)
-        else:
-            lines += _apart(options, part)
+    for part in options.part or (("cpu", "first-step") if options.quick else PARTS):
+        lines += first_step(options) if part == "first-step" else _apart(options, part)
     measure.report(lines, path=options.json)
 
 
 def _more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part (may be repeated)")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
 
 
-# ---- steady state ------------------------------------------------------------------------------------------------------
+def _rows(options: argparse.Namespace) -> list[str]:
+    from benchmarks import networks
+
+    return options.row or [name for name, row in networks.ROWS.items() if row.quick or not options.quick]
+
+
+def _apart(options: argparse.Namespace, part: str) -> list[Line]:
+    """One process for each row: cores are counted at import, and a row's memory does not burden the next."""
+    names = ["gpt-8"] if part == "checkpoint" else _rows(options)
+    lines: list[Line] = []
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            results = Path(folder) / "lines.json"
+            words = ["--inside", str(results), "--part", part, "--row", name]
+            words += ["--rounds", str(options.rounds), "--core", str(options.core)]
+            words += [word for peer in options.peer or () for word in ("--peer", peer)]
+            words += ["--quick"] if options.quick else []
+            done = subprocess.run([sys.executable, "-m", "benchmarks.overhead", *words], cwd=measure.ROOT, check=False)
+            if done.returncode:
+                print(f"failed: {part} {name} (exit status {done.returncode}, see above)", file=sys.stderr)
+                continue
+            found = [measure.line(record) for record in json.loads(results.read_text())]
+        lines += found
+        measure.report(found, stream=sys.stderr, table_only=True)
+    return lines
+
+
+def _inside(options: argparse.Namespace) -> None:
+    (part,), (name,) = options.part, options.row
+    measure.pin(None if part == "wall" else options.core)
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    if measure.available("torch"):
+        import torch
+
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    if part == "checkpoint":
+        lines = checkpoint_row(name, min(options.rounds, SAVE_ROUNDS))
+    else:
+        chosen = options.peer or (("hand-written", "torch") if options.quick else PEERS)
+        clock = measure.wall_seconds if part == "wall" else measure.cpu_seconds
+        lines = compare_row(name, chosen, options.rounds, clock)
+    options.inside.write_text(json.dumps([dataclasses.asdict(each) for each in lines]))
+
+
+# ---- steady state ----------------------------------------------------------------------------------------------------
 
 
 def compare_row(
@@ -68,7 +115,7 @@ def compare_row(
     from benchmarks.peers import ours
 
     row = networks.ROWS[name]
-    warm, total = 2, 2 + TRIALS + 1
+    warm = 2
     variants: dict[str, Callable[[], object]] = {}
     family: dict[str, list[str]] = {}
     modules = {"hand-written": "hand", "torch": "pytorch"}
@@ -100,17 +147,83 @@ def compare_row(
     lines = []
     for peer in (p for p in contest if p != "jaxdl"):
         note = f"{ours_ms:.3g} ms a step" + (f"; best: {best[peer]}" if peer in best else "")
-        target = row.targets.get(peer) if clock is measure.cpu_seconds else None
-        lines.append(
-            measure.compare("overhead", name, peer, costs["jaxdl"], costs[peer], target=target, note=note)
-        )
+        on_cpu = clock is measure.cpu_seconds
+        target = row.targets.get(peer) if on_cpu else None
+        benchmark = "overhead" if on_cpu else "overhead-wall"
+        lines.append(measure.compare(benchmark, name, peer, costs["jaxdl"], costs[peer], target=target, note=note))
     return lines
 
 
-def _peer(module: str):  # noqa: ANN202 (a module)
-    needs = {"hand": ("optax",), "pytorch": ("torch",), "keras_jax": ("keras",), "lightning_loader": ("lightning", "torch")}
+def _peer(module: str) -> Any:
+    needs = {
+        "hand": ("optax",),
+        "pytorch": ("torch",),
+        "keras_jax": ("keras",),
+        "lightning_loader": ("lightning", "torch"),
+    }
     missing = [name for name in needs[module] if not measure.available(name)]
     if missing:
         print(f"skipped: {module} needs {' and '.join(missing)}, not installed", file=sys.stderr)
         return None
     return importlib.import_module(f"benchmarks.peers.{module}")
+
+
+# ---- apart -----------------------------------------------------------------------------------------------------------
+
+
+def checkpoint_row(name: str, rounds: int) -> list[Line]:
+    """The same fit with an asynchronous save every 10 CPU seconds of training and without any, in turns of one save."""
+    from benchmarks import networks
+    from benchmarks.peers import ours
+    from jaxdl import Checkpoint
+
+    row = networks.ROWS[name]
+    trial = ours.epochs(row, 2 + TRIALS)
+    cost = statistics.median(measure.interleave(trial, rounds=TRIALS, warm=2)["jaxdl"])
+    turns = max(1, round(SAVE_SECONDS / cost))  # epochs between two saves
+    total = 2 + rounds * turns
+    with tempfile.TemporaryDirectory() as folder:
+        saving = Checkpoint(str(Path(folder) / "run"), every=turns * row.steps, keep=2)
+        contest = {
+            "plain": ours.epochs(row, total)["jaxdl"],
+            "saving": ours.epochs(row, total, checkpoint=saving)["jaxdl"],
+        }
+        costs = measure.interleave(contest, rounds=rounds, warm=2, turns=turns)
+        for run in contest.values():
+            run.finish()
+    ratios = [b / a for a, b in zip(costs["plain"], costs["saving"], strict=True)]
+    value, low, high = measure.median_interval(ratios)
+    note = f"a save every {turns * row.steps} steps, {statistics.median(costs['plain']):.3g} CPU s"
+    return [
+        Line(
+            "overhead", f"{name}-checkpoint", None, value, 1.05, (low, high), "x", at_most=True, pairs=rounds, note=note
+        )
+    ]
+
+
+def first_step(options: argparse.Namespace) -> list[Line]:
+    """CPU seconds from the call of fit to its first step, imports done, in fresh processes on one core."""
+    names = options.row or (["mlp-32"] if options.quick else ["mlp-32", "logreg-32", "convnet-32", "lstm-32", "gpt-8"])
+    needs = {"jaxdl": "jax", "torch": "torch", "keras": "keras"}
+    lines = []
+    for name in names:
+        for peer in (p for p in needs if measure.available(needs[p]) and (p == "jaxdl" or not options.quick)):
+            with tempfile.TemporaryDirectory() as cache:
+                surroundings = {"JAXDL_CACHE": cache, "JAX_PLATFORMS": "cpu"}
+
+                def once() -> float:
+                    words = ("benchmarks.first_step", peer, name)  # noqa: B023
+                    return float(measure.in_fresh_process(*words, core=options.core, environment=surroundings))  # noqa: B023
+
+                cold = once()
+                value, low, high = measure.median_interval([once() for _ in range(FRESH)])
+            target = FIRST_STEP_TARGET if (peer, name) == ("jaxdl", "mlp-32") else None
+            note = f"warm cache; cold {cold:.2f} s" if peer == "jaxdl" else f"first process {cold:.2f} s"
+            lines.append(
+                Line("first-step", name, peer, value, target, (low, high), "s", at_most=True, pairs=FRESH, note=note)
+            )
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -18,8 +18,10 @@ NEEDS = ("jax", "optax")
 
 
 def epochs(row: Row) -> dict[str, Callable[[], object]]:
-    """"scan": one program an epoch, the host's permutation as its argument; "loop": a Python loop over a jitted donated
-    step that gathers on the device; "loop-host": the same with NumPy gathering; for the convnet also im2col in a scan.
+    """The variants that are best somewhere.
+
+    "scan": one program an epoch, the host's permutation as its argument. "loop": a Python loop over a jitted donated
+    step that gathers on the device; "loop-host": the same with NumPy gathering. For the convnet also im2col in a scan.
     """
     apply = networks.APPLY[row.model]
     if row.model == "convnet":  # lax.conv in a scan is 20 times slower on CPU: no candidate for the best

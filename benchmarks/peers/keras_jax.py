@@ -17,7 +17,7 @@ NEEDS = ("keras", "jax")
 
 
 def epochs(row: Row, total: int) -> dict[str, Callable[[], object]]:
-    """"keras": one call of fit over `total` epochs, one epoch a turn."""
+    """One call of fit over `total` epochs, one epoch a turn."""
     keras.utils.set_random_seed(0)
     x, y = networks.columns(row)
     model = build(row.model)
@@ -46,7 +46,9 @@ def build(model: str) -> Any:
         parts: list[Any] = [keras.Input((28, 28, 1))]
         for channels in (32, 64):
             parts += [layers.Conv2D(channels, 3, padding="same", activation="relu"), layers.MaxPooling2D()]
-        return keras.Sequential([*parts, layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dense(n.CLASSES)])
+        return keras.Sequential(
+            [*parts, layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dense(n.CLASSES)]
+        )
     if model == "lstm":
         return keras.Sequential([keras.Input((n.STEPS, n.INPUTS)), layers.LSTM(n.HIDDEN), layers.Dense(n.CLASSES)])
     tokens = keras.Input((n.CONTEXT,), dtype="int32")

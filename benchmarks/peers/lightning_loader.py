@@ -17,7 +17,7 @@ NEEDS = ("lightning", "torch")
 
 
 def epochs(row: Row, total: int) -> dict[str, Callable[[], object]]:
-    """"lightning": one call of Trainer.fit over `total` epochs, one epoch a turn."""
+    """One call of Trainer.fit over `total` epochs, one epoch a turn."""
     import lightning
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -32,7 +32,7 @@ def task(model: str) -> Any:
 
 
 def epochs(row: Row, total: int, **settings: Any) -> dict[str, Callable[[], object]]:
-    """"jaxdl": one call of fit over `total` epochs, one epoch a turn; `settings` are further arguments of fit."""
+    """One call of fit over `total` epochs, one epoch a turn; `settings` are further arguments of fit."""
     import jaxdl
 
     data = networks.columns(row)

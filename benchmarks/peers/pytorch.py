@@ -16,7 +16,7 @@ NEEDS = ("torch",)
 
 
 def epochs(row: Row) -> dict[str, Callable[[], object]]:
-    """"torch": torch.optim.Adam as everybody writes it; "torch-fused": the same with fused=True."""
+    """Two of them: "torch", torch.optim.Adam as everybody writes it; "torch-fused", the same with fused=True."""
     return {"torch": _epoch(row, fused=None), "torch-fused": _epoch(row, fused=True)}
 
 
