@@ -6,7 +6,7 @@
 #
 # Each makes .venv with the Python at hand and installs what it needs, once: a second call installs nothing, a changed
 # pyproject.toml installs again. PYTHON=python3.12 chooses another Python, VENV=folder another place,
-# WORKERS=4 more test processes, DEMO_ARGS and BENCH_ARGS and PYTEST_ARGS what the scripts are given.
+# WORKERS=4 more test processes, BENCHMARKS=overhead which benchmarks; DEMO_ARGS, BENCH_ARGS and PYTEST_ARGS are passed on.
 
 ifndef PYTHON
 PYTHON := $(shell for p in python3 python3.12 python3.11 python3.13 python; do \
@@ -17,6 +17,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 endif
 VENV ?= .venv
 WORKERS ?= 2
+BENCHMARKS ?= overhead data reading checkpoint
 BENCH_ARGS ?= --quick
 
 RUN := $(VENV)/bin/python
@@ -51,8 +52,7 @@ smoke: $(VENV)/.test-$(VERSION)
 	$(PYTEST) -m "smoke and not devices8" --junitxml=.cache/junit/smoke-$(VERSION).xml $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench-$(VERSION)
-	$(RUN) benchmarks/overhead.py $(BENCH_ARGS)
-	$(RUN) benchmarks/data.py $(BENCH_ARGS)
+	set -e; for name in $(BENCHMARKS); do $(RUN) -m benchmarks.$$name $(BENCH_ARGS); done
 
 lint: $(VENV)/.lint-$(VERSION)
 	$(RUN) -m ruff format --check .
