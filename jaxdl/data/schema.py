@@ -217,7 +217,9 @@ def interpret(column: Column, wanted: str | None, decimal: str = ".") -> tuple[C
         return Column(np.array(truths, bool)[column.values]), None
     if wanted == "time":
         times, bad = _times(words)
-        return (column, bad) if bad.any() else (Column(np.append(times, np.datetime64("NaT"))[column.values]), None)
+        return (
+            (column, bad) if bad.any() else (Column(np.append(times, np.datetime64("NaT", "us"))[column.values]), None)
+        )
     if words and wanted is None and all(word in TRUE or word in FALSE for word in words):
         if column.missing:
             folded = np.array([int(word in TRUE) for word in words], np.int32)
@@ -233,7 +235,7 @@ def interpret(column: Column, wanted: str | None, decimal: str = ".") -> tuple[C
 
 
 def _times(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    times = np.full(len(words), np.datetime64("NaT"), "datetime64[us]")
+    times = np.full(len(words), np.datetime64("NaT", "us"), "datetime64[us]")
     bad = np.zeros(len(words), bool)
     for position, word in enumerate(words):
         try:

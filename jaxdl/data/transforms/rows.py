@@ -135,7 +135,7 @@ def _with_gaps(column: Column, rows: np.ndarray, name: str, source: str) -> Colu
     values = column.values
     if column.kind == "number" and values.dtype.kind != "f":
         values = values.astype(np.float64)
-    absent: Any = -1 if column.kind == "text" else np.datetime64("NaT") if column.kind == "time" else np.nan
+    absent: Any = -1 if column.kind == "text" else np.datetime64("NaT", "us") if column.kind == "time" else np.nan
     taken = np.full(len(rows), absent, values.dtype)
     taken[~gone] = values[rows[~gone]]
     return Column(taken, column.categories)
