@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -16,7 +17,7 @@ from jaxdl.checkpoint import Store
 from jaxdl.core.evaluator import Evaluator
 from jaxdl.core.program import Program
 from jaxdl.core.state import State
-from jaxdl.core.step import Report
+from jaxdl.core.step import Report, Step
 from jaxdl.run import Run
 from jaxdl.settings import Checkpoint, EarlyStopping, best_epoch, direction
 from jaxdl.tracking.progress import Progress
@@ -66,8 +67,11 @@ class Sums:
     def add(self, report: Report) -> None:
         """One dispatch more."""
         weight = report.scalars["weight"].astype(np.float64)
-        counts = weight > 0
-        self.loss += float((report.scalars["loss"].astype(np.float64)[counts] * weight[counts]).sum())
+        loss = report.scalars["loss"].astype(np.float64)
+        total = float(np.dot(loss, weight))
+        if not math.isfinite(total):  # perhaps only where the weight is 0
+            total = float(np.dot(loss[weight > 0], weight[weight > 0]))
+        self.loss += total
         self.weight += float(weight.sum())
         self.skipped += int(report.scalars["skipped"].sum()) if "skipped" in report.scalars else 0
         for name, value in report.sums.items():
@@ -122,7 +126,7 @@ class Training:
         follow = (checkpoint and checkpoint.best) or (early_stopping and early_stopping.metric) or None
         self.follow: str | None = follow
         self.follow_mode = checkpoint.mode if checkpoint and checkpoint.best else early_stopping and early_stopping.mode
-        self._rate: Callable[..., Any] | None = jax.jit(program.step.rate) if program.step.rate else None
+        self._rate = _host_rate(program.step)
 
     # ---- what the loop calls --------------------------------------------------------------------------------------
 
@@ -130,8 +134,8 @@ class Training:
         """Add a dispatch's reports up, look for a loss that is not finite, and show progress."""
         self.sums.add(report)
         loss, weight = report.scalars["loss"], report.scalars["weight"]
-        counts = np.flatnonzero(weight > 0)
-        if len(counts) and not self._not_finite and not np.isfinite(loss[counts]).all():
+        counts = np.flatnonzero(weight)
+        if not math.isfinite(self.sums.loss) and not self._not_finite:
             first = int(counts[~np.isfinite(loss[counts])][0])
             self._not_finite = (
                 f"the loss is {loss[first]} at step {step - len(loss) + first}: try a smaller learning rate, "
@@ -333,6 +337,14 @@ class Training:
             self.progress.note(f"not saved: {error}")
             return
         self._saved_step, self._saved_at = step, time.perf_counter()
+
+
+def _host_rate(step: Step) -> Callable[..., Any] | None:
+    """The learning rate for the host: compiled where there is a schedule, plain Python where it is one number."""
+    if step.rate is None:
+        return None
+    hyper = {name: np.float32(value) for name, value in step.hyper.items()}
+    return step.rate if step.rate(hyper, np.int32(0)) is hyper.get("learning_rate") else jax.jit(step.rate)
 
 
 def _key(key: Any) -> str:

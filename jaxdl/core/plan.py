@@ -11,9 +11,12 @@ from jaxdl.core.cost import Cost, slow_in_loops
 
 MODES = ("scan", "loop", "unrolled")
 
-#: Seconds that one dispatch should take: long enough that what the host does for it (about 0.2 ms) is about 1 %,
+#: Seconds that one dispatch should take: long enough that what the host does for it (about 0.4 ms) is about 1 %,
 #: short enough that progress, Ctrl-C and time limits react at once.
-DISPATCH_SECONDS = 0.02
+DISPATCH_SECONDS = 0.05
+
+#: On a CPU a dispatch takes its temporaries anew, page fault by page fault; so even dear steps share one, up to this.
+SHARED_SECONDS = 2.0
 
 #: By backend: seconds that a step costs at least, and floating-point operations a second that a small step reaches.
 #: Orders of magnitude are enough: they only choose K from powers of two.
@@ -62,7 +65,10 @@ def choose_plan(cost: Cost, steps_per_epoch: int, item_bytes: int) -> RunPlan:
     """
     least, speed = SPEED.get(jax.default_backend(), SPEED["gpu"])
     seconds = least + cost.flops / speed
-    limit = max(1, min(int(DISPATCH_SECONDS / seconds), BLOCK_BYTES // max(item_bytes, 1), 1024))
+    limit = int(DISPATCH_SECONDS / seconds)
+    if jax.default_backend() == "cpu":
+        limit = max(limit, min(8, int(SHARED_SECONDS / seconds)))
+    limit = max(1, min(limit, BLOCK_BYTES // max(item_bytes, 1), 2048))
     if slow_in_loops(cost):
         return RunPlan(
             "loop", even(steps_per_epoch, max(limit, 8)), "convolutions on a CPU are slow in a compiled loop"

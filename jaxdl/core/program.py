@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.core import compile_cache
+from jaxdl.core.allocator import keep_freed_memory
 from jaxdl.core.cost import Cost, cost_of
 from jaxdl.core.plan import RunPlan, choose_plan
 from jaxdl.core.state import State
@@ -100,6 +101,7 @@ class Program:
         if apply not in ("batch", "epoch"):
             raise ValueError(f'apply={apply!r}: choose "batch" or "epoch"')
         compile_cache.enable()
+        keep_freed_memory()  # before the first array, since jax's threads would get arenas of their own
         self.step, self.feed, self.seed = step, feed, seed
         self.layout = Layout.single() if layout is None else layout
         self.compile_seconds = 0.0
@@ -108,7 +110,7 @@ class Program:
         self._all_count = all_count
         self._data = self.layout.put(feed.data)
         self._hyper = {name: np.float32(value) for name, value in {**step.hyper, **(hyper or {})}.items()}
-        self._compiled: dict[Any, Any] = {}
+        self._programs: dict[Any, Any] = {}
 
         first = jax.tree.map(lambda x: x[0], feed.block(seed, 0, 1))
         self._first = self.layout.put((np.uint32(seed), first, self._hyper))
@@ -179,26 +181,30 @@ class Program:
 
     # ---- what is compiled -----------------------------------------------------------------------------------------
 
-    def _executable(self, key: Any, function: Any, donate: tuple[int, ...], out: Any, *arguments: Any) -> Any:
-        if key not in self._compiled:
-            begun = time.process_time()
-            jitted = jax.jit(function, donate_argnums=donate, out_shardings=out)
-            self._compiled[key] = jitted.lower(*arguments).compile()
-            self.compile_seconds += time.process_time() - begun
-        return self._compiled[key]
+    def _jitted(self, count: int) -> Any:
+        """The program for a block of `count` steps, compiled at its first call."""
+        key = (self.plan.mode, count)
+        if key not in self._programs:
+            out = (self.state_shardings, self.layout.replicated)
+            if self.plan.mode == "loop":
+                self._programs[key] = jax.jit(self._looped, donate_argnums=(0, 1), out_shardings=out)
+            else:
+                function = self._scan if self.plan.mode == "scan" else self._unrolled
+                self._programs[key] = jax.jit(function, donate_argnums=0, out_shardings=out)
+        return self._programs[key]
 
-    def compile(self, block: PyTree) -> Any:
-        """The compiled program for a block of this length."""
+    def compile(self) -> Any:
+        """The program of a whole block, compiled ahead for its memory analysis; a run then finds it in the cache."""
+        block = self.block(0, self.steps_in_block(0))
+        begun = time.process_time()
+        rows = (self._rows(),) if self.plan.mode == "loop" else ()
         count = jax.tree.leaves(block)[0].shape[0]
-        whole = self.layout.replicated
-        out = (self.state_shardings, whole)
-        if self.plan.mode == "loop":
-            rows = jax.ShapeDtypeStruct((count, self._words), np.uint32, sharding=whole)
-            return self._executable(
-                ("loop", count), self._looped, (0, 1), out, self.abstract_state, rows, self._data, block
-            )
-        function = self._scan if self.plan.mode == "scan" else self._unrolled
-        return self._executable((self.plan.mode, count), function, (0,), out, self.abstract_state, self._data, block)
+        compiled = self._jitted(count).lower(self.abstract_state, *rows, self._data, block).compile()
+        self.compile_seconds = time.process_time() - begun
+        return compiled
+
+    def _rows(self) -> Array:
+        return self.layout.put(np.zeros((self.plan.steps_per_dispatch, self._words), np.uint32))
 
     @property
     def hyper(self) -> dict[str, float]:
@@ -222,7 +228,7 @@ class Program:
         whole, structure = jax.tree.flatten(self.state_shardings)
         arguments = jax.tree.leaves((self._first[0], self._data, *self._first[1:]))
         function = jax.extend.core.jaxpr_as_fun(self._init.jaxpr)
-        return structure.unflatten(self._executable("init", function, (), whole, *arguments)(*arguments))
+        return structure.unflatten(jax.jit(function, out_shardings=whole)(*arguments))
 
     def steps_in_block(self, step: int) -> int:
         """How many steps the block that starts at `step` has; blocks start at multiples of K within their epoch."""
@@ -242,12 +248,12 @@ class Program:
 
     def run(self, state: State, block: PyTree, count: int, step: int) -> tuple[State, Packed]:
         """Train `count` steps from `step` on. Consumes `state`. Returns at once, while the device works."""
-        program = self.compile(block)
+        program = self._jitted(self.plan.steps_per_dispatch if self.plan.mode == "loop" else count)
         if self.plan.mode != "loop":
             state, rows = program(state, self._data, block)
             return state, Packed(rows, count)
         offset = (step % self.feed.steps_per_epoch) % self.plan.steps_per_dispatch
-        rows = self.layout.put(np.zeros((self.plan.steps_per_dispatch, self._words), np.uint32))
+        rows = self._rows()
         for _ in range(count):
             state, rows = program(state, rows, self._data, block)
         return state, Packed(rows[offset:] if offset else rows, count)
@@ -257,7 +263,7 @@ class Program:
         scalars: dict[str, Any] = {}
         sums: dict[str, Any] = {}
         for field in self.fields:
-            values = np.ascontiguousarray(words[:, field.start : field.stop]).view(field.dtype)
+            values = words[:, field.start : field.stop].view(field.dtype)
             if field.path[0] == "scalars":
                 scalars[field.path[1]] = values[:, 0]
             else:
@@ -267,8 +273,9 @@ class Program:
 
     def copy(self, state: State) -> State:
         """A second state in memory of its own, which survives when the first is donated."""
-        program = self._executable("copy", lambda s: jax.tree.map(jnp.copy, s), (), self.state_shardings, state)
-        return program(state)
+        if "copy" not in self._programs:
+            self._programs["copy"] = jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=self.state_shardings)
+        return self._programs["copy"](state)
 
     def _refuse_unread(self, hyper: Mapping[str, float]) -> None:
         unread = sorted(set(hyper) - set(self.step.reads))

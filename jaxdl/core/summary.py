@@ -26,7 +26,7 @@ class ProgramReport:
         flops_per_step: floating-point operations of one update, counted from its jaxpr.
         temporary_bytes: what the compiled program needs beside its arguments, as XLA's memory analysis says.
         device_bytes: state, data, one block and temporaries together.
-        compile_seconds: CPU seconds spent compiling (or loading from the compile cache) so far.
+        compile_seconds: CPU seconds spent tracing and compiling the block, or loading it from the compile cache.
         plan: how steps are run.
         device: kind of the device.
     """
@@ -79,8 +79,8 @@ def program_report(program: Program) -> ProgramReport:
         name = "/".join(names[:-1]) or (names[0] if names else "params")
         count, size = modules.get(name, (0, 0))
         modules[name] = (count + int(np.prod(leaf.shape, dtype=np.int64)), size + tree_bytes(leaf))
-    block = program.block(0, program.steps_in_block(0))
-    memory = program.compile(block).memory_analysis()
+    memory = program.compile().memory_analysis()
+    block = program.feed.block(program.seed, 0, program.steps_in_block(0))
     temporary = int(memory.temp_size_in_bytes) if memory is not None else 0
     state_bytes, data_bytes = tree_bytes(state), tree_bytes(program.feed.data)
     return ProgramReport(

@@ -88,7 +88,7 @@ class KFold:
 
     >>> import numpy as np
     >>> [(len(train), len(test)) for train, test in KFold(4, seed=1).split(np.arange(10))]
-    [(7, 3), (7, 3), (8, 2), (8, 2)]
+    [(7, 3), (8, 2), (7, 3), (8, 2)]
     """
 
     folds: int = 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ class Layout:
         )
         return cls(mesh)
 
-    @property
+    @functools.cached_property
     def replicated(self) -> NamedSharding:
         """The sharding of what every device holds whole."""
         return NamedSharding(self.mesh, PartitionSpec())
@@ -53,7 +54,7 @@ class Layout:
 
     def put(self, tree: PyTree) -> PyTree:
         """Host arrays -> committed device arrays. The host buffers must not be written again: memory may be shared."""
-        return jax.device_put(tree, self.batch(tree))
+        return jax.device_put(tree, self.replicated)
 
     def abstract(self, tree: PyTree, shardings: PyTree) -> PyTree:
         """Shapes and dtypes with their shardings: what a compiled program expects and a checkpoint restores."""
