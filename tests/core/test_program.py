@@ -55,9 +55,7 @@ def test_the_host_reads_once_a_dispatch(monkeypatch) -> None:
 
     monkeypatch.setattr(loop, "read", counted)
     monkeypatch.setattr(array, "_value", property(lambda self: (conversions.append(self.shape), value.fget(self))[1]))
-    program = Program(
-        jaxdl.gradient_step(mlp_task(), jaxdl.optim.adam()), Resident(train, 32), plan=RunPlan("scan", 3)
-    )
+    program = Program(jaxdl.gradient_step(mlp_task(), jaxdl.optim.adam()), Resident(train, 32), plan=RunPlan("scan", 3))
     state = program.init()
     state = loop.train(
         program,

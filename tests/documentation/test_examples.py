@@ -48,7 +48,8 @@ def test_there_is_something_to_run() -> None:
 
 def modules() -> list[str]:
     """Every module of jaxdl whose source has a doctest."""
-    names = [info.name for info in pkgutil.walk_packages(jaxdl.__path__, "jaxdl.") if not info.name.endswith("__main__")]
+    found = [info.name for info in pkgutil.walk_packages(jaxdl.__path__, "jaxdl.")]
+    names = [name for name in found if not name.endswith("__main__")]
     return [name for name in names if ">>> " in Path(importlib.util.find_spec(name).origin).read_text()]
 
 

@@ -124,9 +124,7 @@ class TestSignals:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         with pytest.raises(SystemExit) as exit_code:
-            jaxdl.fit(
-                mlp_task(), train, epochs=5, checkpoint=str(tmp_path / "r"), callbacks=[terminate], verbose=0
-            )
+            jaxdl.fit(mlp_task(), train, epochs=5, checkpoint=str(tmp_path / "r"), callbacks=[terminate], verbose=0)
         assert exit_code.value.code == 143
         with Store(tmp_path / "r" / "checkpoints", read_only=True) as store:
             assert store.steps()[-1] == 2 * 7
