@@ -190,14 +190,14 @@ def interleave(
     *,
     rounds: int = ROUNDS,
     warm: int = 1,
-    turns: int = 1,
+    turns: int | Mapping[str, int] = 1,
     clock: Callable[[Callable[[], object]], float] = cpu_seconds,
 ) -> dict[str, list[float]]:
-    """Costs in seconds of each peer, one per round; round r of every peer ran next to round r of the others.
+    """Seconds a call of each peer, one per round; round r of every peer ran next to round r of the others.
 
     The order rotates, so that no peer always runs behind the same neighbour (a neighbour leaves caches and clocks in
     its own state). `warm` calls of each come first and are not counted: tracing, compiling and first touches. A round
-    has `turns` calls of each, so that short work lasts long enough to be timed.
+    has `turns` calls of each (one number, or one by name), so that short work lasts long enough to be timed.
     """
     names = list(peers)
     for _ in range(warm):
@@ -207,7 +207,8 @@ def interleave(
     for r in range(rounds):
         turn = r % len(names)
         for name in names[turn:] + names[:turn]:
-            costs[name].append(sum(clock(peers[name]) for _ in range(turns)))
+            calls = turns if isinstance(turns, int) else turns.get(name, 1)
+            costs[name].append(sum(clock(peers[name]) for _ in range(calls)) / calls)
     return costs
 
 

@@ -128,9 +128,11 @@ def compare_row(
     # The variants compete first; only the best of each peer goes into the table.
     tried = measure.interleave(variants, rounds=TRIALS, warm=warm, clock=clock)
     best = {peer: measure.best_of(tried, names) for peer, names in family.items()}
-    shortest = min((statistics.median(costs) for costs in tried.values()), default=TURN_SECONDS)
-    turns = max(1, min(8, round(TURN_SECONDS / shortest)))
-    total = warm + rounds * turns
+    each = {peer: statistics.median(tried[winner]) for peer, winner in best.items()}
+    turns = {peer: max(1, min(8, round(TURN_SECONDS / seconds))) for peer, seconds in each.items()}
+    # jaxdl and Keras cost about what hand-written JAX does; Lightning is never quick.
+    turns["jaxdl"] = turns["keras"] = max(turns.values(), default=1)
+    total = warm + rounds * turns["jaxdl"]
 
     contest: dict[str, Callable[[], object]] = dict(ours.epochs(row, total))
     contest |= {peer: variants[winner] for peer, winner in best.items()}
@@ -138,12 +140,12 @@ def compare_row(
         if peer in peers and (peer == "keras" or row.model == "mlp"):
             found = _peer(module)
             if found is not None:
-                contest |= found.epochs(row, total)
+                contest |= found.epochs(row, warm + rounds * turns.get(peer, 1))
     costs = measure.interleave(contest, rounds=rounds, warm=warm, turns=turns, clock=clock)
     for run in contest.values():
         if isinstance(run, measure.Paced):
             run.finish()
-    ours_ms = 1e3 * statistics.median(costs["jaxdl"]) / (turns * row.steps)
+    ours_ms = 1e3 * statistics.median(costs["jaxdl"]) / row.steps
     lines = []
     for peer in (p for p in contest if p != "jaxdl"):
         note = f"{ours_ms:.3g} ms a step" + (f"; best: {best[peer]}" if peer in best else "")
@@ -184,7 +186,7 @@ def checkpoint_row(name: str, rounds: int) -> list[Line]:
     total = 2 + rounds * turns
     with tempfile.TemporaryDirectory() as folder:
         saving = Checkpoint(str(Path(folder) / "run"), every=turns * row.steps, keep=2)
-        contest = {
+        contest: dict[str, measure.Paced] = {
             "plain": ours.epochs(row, total)["jaxdl"],
             "saving": ours.epochs(row, total, checkpoint=saving)["jaxdl"],
         }
@@ -193,7 +195,7 @@ def checkpoint_row(name: str, rounds: int) -> list[Line]:
             run.finish()
     ratios = [b / a for a, b in zip(costs["plain"], costs["saving"], strict=True)]
     value, low, high = measure.median_interval(ratios)
-    note = f"a save every {turns * row.steps} steps, {statistics.median(costs['plain']):.3g} CPU s"
+    note = f"a save every {turns * row.steps} steps, {turns * statistics.median(costs['plain']):.3g} CPU s"
     return [
         Line(
             "overhead", f"{name}-checkpoint", None, value, 1.05, (low, high), "x", at_most=True, pairs=rounds, note=note

@@ -92,7 +92,7 @@ def main() -> None:
             # A .npy is read in milliseconds: more turns a round, so that the clock's grain does not show.
             costs = measure.interleave(peers(row, folder), rounds=rounds, turns=5 if row == "npy" else 1)
             ours = costs.pop("jaxdl")
-            each = measure.median_interval(ours)[0] / (5 if row == "npy" else 1)
+            each = measure.median_interval(ours)[0]
             note = f"jaxdl {count / each / 1000:,.0f} krows/CPU-s"
             for peer, theirs in costs.items():
                 results.append(measure.compare("reading", row, peer, ours, theirs, target=TARGETS[peer], note=note))

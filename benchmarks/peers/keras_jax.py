@@ -16,7 +16,7 @@ from benchmarks.networks import Row
 NEEDS = ("keras", "jax")
 
 
-def epochs(row: Row, total: int) -> dict[str, Callable[[], object]]:
+def epochs(row: Row, total: int) -> dict[str, measure.Paced]:
     """One call of fit over `total` epochs, one epoch a turn."""
     keras.utils.set_random_seed(0)
     x, y = networks.columns(row)

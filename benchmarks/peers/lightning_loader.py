@@ -16,7 +16,7 @@ from benchmarks.peers import pytorch
 NEEDS = ("lightning", "torch")
 
 
-def epochs(row: Row, total: int) -> dict[str, Callable[[], object]]:
+def epochs(row: Row, total: int) -> dict[str, measure.Paced]:
     """One call of Trainer.fit over `total` epochs, one epoch a turn."""
     import lightning
 

@@ -31,7 +31,7 @@ def task(model: str) -> Any:
     return jaxdl.tasks.from_functions(init=init, apply=networks.APPLY[model], loss="softmax_cross_entropy")
 
 
-def epochs(row: Row, total: int, **settings: Any) -> dict[str, Callable[[], object]]:
+def epochs(row: Row, total: int, **settings: Any) -> dict[str, measure.Paced]:
     """One call of fit over `total` epochs, one epoch a turn; `settings` are further arguments of fit."""
     import jaxdl
 
