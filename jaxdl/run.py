@@ -17,7 +17,7 @@ from jaxdl.core.evaluator import Evaluator, Predictor
 from jaxdl.core.gradient import gradient_step
 from jaxdl.core.state import State
 from jaxdl.core.step import Step
-from jaxdl.core.task import Task
+from jaxdl.core.task import Task, check_number
 from jaxdl.core.transform import average
 from jaxdl.data import as_dataset, make_feed
 from jaxdl.parallel import Layout
@@ -91,11 +91,11 @@ class Run:
         """Change a traced number from the next step on; for callbacks.
 
         Raises:
-            ValueError: the state has no such number.
+            ValueError: the state has no such number, or it cannot be this one.
         """
         if name not in self.hyper:
             raise ValueError(f"the state has no number {name!r}; it has {', '.join(sorted(self.hyper)) or 'none'}")
-        self.hyper[name] = self._changed[name] = float(value)
+        self.hyper[name] = self._changed[name] = check_number(name, value)
 
     def apply_changes(self, state: State) -> State:
         """The state with the numbers that callbacks have set."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -95,7 +96,8 @@ def gradient_step(
         inputs = {name: value for name, value in batch.items() if name not in ("weight", "part")}
         if precision == "bf16":
             params, inputs = _cast(params), _halved(inputs)
-        loss = task.loss({"params": params, **state.model_state}, inputs, context(state, batch, train))
+        with _columns(inputs):
+            loss = task.loss({"params": params, **state.model_state}, inputs, context(state, batch, train))
         check_loss(loss, batch)
         rows = batch["weight"].reshape(batch["weight"].shape + (1,) * (loss.value.ndim - 1))
         weights = jnp.broadcast_to(rows, loss.value.shape)
@@ -110,7 +112,8 @@ def gradient_step(
 
     def init(seed: Array, batch: Batch, hyper: Mapping[str, Array]) -> State:
         inputs = {name: value for name, value in batch.items() if name not in ("weight", "part")}
-        variables = dict(task.init(step_key(seed, "init", jnp.int32(0)), inputs))
+        with _columns(inputs):
+            variables = dict(task.init(step_key(seed, "init", jnp.int32(0)), inputs))
         params = variables.pop("params")
         return State(
             step=jnp.int32(0),
@@ -174,7 +177,8 @@ def gradient_step(
         params = state.params
         if precision == "bf16":
             params, inputs = _cast(params), _halved(inputs)
-        return _float32(task.predict({"params": params, **state.model_state}, inputs))
+        with _columns(inputs):
+            return _float32(task.predict({"params": params, **state.model_state}, inputs))
 
     return Step(
         init=init,
@@ -238,6 +242,19 @@ def check_loss(loss: Loss, batch: Batch) -> None:
             f"the task's loss has weight of shape {list(loss.weight.shape)} beside value of shape "
             f"{list(loss.value.shape)}: both must have the same shape (or None when all count alike)"
         )
+
+
+@contextlib.contextmanager
+def _columns(inputs: Batch) -> Iterator[None]:
+    """A sentence where a task reads a column that the data lack."""
+    try:
+        yield
+    except KeyError as error:
+        if error.args[:1] in (("x",), ("y",)) and error.args[0] not in inputs:
+            raise ValueError(
+                f"the task reads the column {error.args[0]!r}; the data have {', '.join(sorted(inputs)) or 'none'}"
+            ) from error
+        raise
 
 
 def _halved(inputs: Batch) -> dict[str, Any]:

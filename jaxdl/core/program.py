@@ -17,7 +17,7 @@ from jaxdl.core.cost import Cost, cost_of
 from jaxdl.core.plan import RunPlan, choose_plan
 from jaxdl.core.state import State
 from jaxdl.core.step import Array, Report, Step, add, choose, update, zeros
-from jaxdl.core.task import PyTree
+from jaxdl.core.task import PyTree, check_number
 from jaxdl.parallel import Layout
 
 
@@ -82,7 +82,7 @@ class Program:
         all_count: that no batch of the feed consists of examples of weight 0 only; lets small steps run quicker.
 
     Raises:
-        ValueError: a number in `hyper` that nothing reads: named, with the numbers that are read.
+        ValueError: a number in `hyper` that nothing reads: named, with the numbers that are read; one out of range.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Program:
         self._start = start
         self._all_count = all_count
         self._data = self.layout.put(feed.data)
-        self._hyper = {name: np.float32(value) for name, value in {**step.hyper, **(hyper or {})}.items()}
+        self._hyper = {n: np.float32(check_number(n, value)) for n, value in {**step.hyper, **(hyper or {})}.items()}
         self._programs: dict[Any, Any] = {}
 
         first = jax.tree.map(lambda x: x[0], feed.block(seed, 0, 1))

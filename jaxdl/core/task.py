@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +13,34 @@ PyTree = Any
 Key = jax.Array
 Batch = Mapping[str, Any]  # columns by name, each [batch, ...]; reserved: "weight" [batch] float32 and "part" [] int32
 Variables = dict[str, Any]  # {"params": {...}, and untrained collections such as "batch_stats": {...}}
+
+
+#: name -> what a traced number of that name may be: rates and factors from 0 on, limits above 0, shares below 1.
+_FROM_ZERO = ("learning_rate", "weight_decay", "momentum", "l1", "l2", "eps")
+_ABOVE_ZERO = ("clip_norm", "clip_value")
+_SHARES = ("dropout", "label_smoothing", "b1", "b2", "decay")
+
+
+def check_number(name: str, value: Any) -> float:
+    """A number for `hyper`, finite and in the range that its name implies.
+
+    Raises:
+        TypeError: it is no number. ValueError: it is not finite or out of range.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"hyper {name!r} is {value!r}: give a number") from error
+    if not math.isfinite(number):
+        raise ValueError(f"hyper {name!r} is {number}: give a finite number")
+    for names, fits, wanted in (
+        (_FROM_ZERO, number >= 0, "at least 0"),
+        (_ABOVE_ZERO, number > 0, "above 0"),
+        (_SHARES, 0 <= number < 1, "in [0, 1)"),
+    ):
+        if name in names and not fits:
+            raise ValueError(f"hyper {name!r} is {number:g}: must be {wanted}")
+    return number
 
 
 class Loss(NamedTuple):
