@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdl.checkpoint import Store
+from jaxdl.checkpoint import CorruptCheckpoint, Store
 from jaxdl.core.evaluator import Evaluator, Predictor
 from jaxdl.core.gradient import gradient_step
 from jaxdl.core.state import State
@@ -121,13 +122,18 @@ class Run:
 
 
 def load_run(
-    folder: str | os.PathLike[str], task: Task, example: Any, *, which: str = "best", layout: Layout | None = None
+    folder: str | os.PathLike[str],
+    task: Task | Step,
+    example: Any,
+    *,
+    which: str = "best",
+    layout: Layout | None = None,
 ) -> Run:
     """A saved run, for predict and evaluate: the parameters of one of its checkpoints, verified, without the optimizer.
 
     Args:
         folder: the run's folder.
-        task: the same task as in training (the checkpoint holds arrays, not code).
+        task: the same task or Step as in training (the checkpoint holds arrays, not code).
         example: data of the same columns; only shapes are used.
         which: "best" (by the metric that the run followed, else the last), or "last".
         layout: where arrays live.
@@ -141,13 +147,14 @@ def load_run(
     place = RunFolder.open(folder)
     config = place.read_json("config.json")
     layout = Layout.single() if layout is None else layout
-    step = gradient_step(task, optax.identity(), precision=config["precision"])
+    step = task if isinstance(task, Step) else gradient_step(task, optax.identity(), precision=config["precision"])
     if config["average"] is not None:
         step = average(step, config["average"])
     dataset = as_dataset(example)
     feed = make_feed(dataset, min(len(dataset), int(config["batch_size"])), shuffle=False)
+    hyper = {name: np.float32(value) for name, value in config["hyper"].items()}
     shapes = jax.eval_shape(
-        lambda: step.init(jnp.uint32(0), {n: jnp.zeros(x.shape, x.dtype) for n, x in feed.batch.items()}, {})
+        lambda: step.init(jnp.uint32(0), {n: jnp.zeros(x.shape, x.dtype) for n, x in feed.batch.items()}, hyper)
     )
     like = layout.abstract(shapes, layout.state(shapes))
     wanted = {"params": like.params, "model_state": like.model_state}
@@ -156,21 +163,31 @@ def load_run(
     paths: dict[str, str | None] = {"average": "extra/average"} if "average" in wanted else {}
     with Store(Path(place.checkpoints), read_only=True) as store:
         number = store.best_step() if which == "best" else None
-        restored = store.restore(wanted, step=number, strict=False, path_map=paths)
-    if restored.new:
-        raise ValueError(f"the checkpoint in {folder} is of another model: it lacks {', '.join(sorted(restored.new))}")
+        try:
+            restored = store.restore(wanted, step=number, strict=False, path_map=paths)
+        except CorruptCheckpoint:
+            raise
+        except ValueError as error:
+            raise ValueError(f"the checkpoint in {folder} is of another model: {error}") from error
+    surplus = sorted(path for path in restored.left if path.split("/")[0] in ("params", "model_state"))
+    if surplus:
+        raise ValueError(
+            f"the checkpoint in {folder} is of another model: it has {', '.join(surplus[:4])}, which this one lacks"
+        )
+    for note in restored.notes:
+        warnings.warn(note, stacklevel=2)
     tree = restored.tree
     state = State(
         step=layout.put(np.int32(restored.step)),
         params=tree["params"],
         model_state=tree["model_state"],
-        opt_state=step.init and shapes.opt_state,
-        hyper={},
+        opt_state=(),
+        hyper=layout.put(hyper),
         seed=layout.put(np.uint32(config["seed"])),
         feed=(),
         extra={"average": tree["average"]} if "average" in tree else {},
     )
-    run = Run(step, layout, batch_size=int(config["batch_size"]), hyper={}, folder=place)
+    run = Run(step, layout, batch_size=int(config["batch_size"]), hyper=config["hyper"], folder=place)
     run.state = state
     run.history = [{k: v for k, v in record.items() if k != "kind"} for record in place.records("epoch")]
     run.metrics = {k: v for k, v in run.history[-1].items() if ":" in k} if run.history else {}
