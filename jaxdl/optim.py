@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+import inspect
+import math
+import numbers
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 Array = jax.Array
-Schedule = Callable[[Array], Array]
+Schedule = Callable[[Any], Array]
 Hyper = Mapping[str, Any]
 
 
@@ -64,14 +67,30 @@ class Optimizer:
         return optax.chain(*parts)
 
 
-def _numbers(learning_rate: float, weight_decay: float | None, **more: float) -> dict[str, float]:
-    numbers = {"learning_rate": learning_rate, **more}
-    if weight_decay is not None:
-        numbers["weight_decay"] = weight_decay
+def _numbers(learning_rate: float, weight_decay: float | None, **more: float | None) -> dict[str, float]:
+    """The traced numbers, those that are not None."""
+    if callable(learning_rate):
+        raise TypeError(
+            "learning_rate is a function: give the number that it starts from, and the factor as schedule=, such as "
+            "adam(1e-3, schedule=jaxdl.optim.cosine(1000))"
+        )
+    given = {"learning_rate": learning_rate, **more, "weight_decay": weight_decay}
+    numbers = {name: value for name, value in given.items() if value is not None}
     for name, value in numbers.items():
-        if not value >= 0:
-            raise ValueError(f"{name}={value}: must be a number of at least 0")
+        if not _is_number(value) or not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value!r}: must be a number of at least 0")
     return numbers
+
+
+def _shares(**numbers: float) -> None:
+    """Decay rates: averages that forget."""
+    for name, value in numbers.items():
+        if not _is_number(value) or not 0 <= value < 1:
+            raise ValueError(f"{name}={value!r}: must be in [0, 1)")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def sgd(
@@ -86,10 +105,12 @@ def sgd(
 
     Without momentum there is no state. Traced: learning_rate, momentum, weight_decay.
     """
-    numbers = _numbers(learning_rate, weight_decay, **({} if momentum is None else {"momentum": momentum}))
+    traced = _numbers(learning_rate, weight_decay, momentum=momentum)
     if momentum is None:
-        return Optimizer("sgd", numbers, lambda h: optax.identity(), schedule=schedule)
-    return Optimizer("sgd", numbers, lambda h: optax.trace(decay=h["momentum"], nesterov=nesterov), schedule=schedule)
+        if nesterov:
+            raise ValueError("sgd(nesterov=True) needs momentum=, for example 0.9")
+        return Optimizer("sgd", traced, lambda h: optax.identity(), schedule=schedule)
+    return Optimizer("sgd", traced, lambda h: optax.trace(decay=h["momentum"], nesterov=nesterov), schedule=schedule)
 
 
 def adam(
@@ -103,6 +124,7 @@ def adam(
 ) -> Optimizer:
     """Adam (Kingma and Ba 2015); with weight_decay it is AdamW. b1, b2 and eps are static unless hyper names them:
     traced they round 1 - b2 in float32."""
+    _shares(b1=b1, b2=b2)
     return Optimizer(
         "adam" if weight_decay is None else "adamw",
         _numbers(learning_rate, weight_decay),
@@ -136,13 +158,14 @@ def rmsprop(
     schedule: Schedule | None = None,
 ) -> Optimizer:
     """RMSProp (Tieleman and Hinton 2012), with momentum on the scaled gradient when given."""
-    numbers = _numbers(learning_rate, weight_decay, **({} if momentum is None else {"momentum": momentum}))
+    traced = _numbers(learning_rate, weight_decay, momentum=momentum)
+    _shares(decay=decay)
 
     def scale(h: Hyper) -> optax.GradientTransformation:
         rms = optax.scale_by_rms(decay=h.get("decay", decay), eps=eps)
         return rms if momentum is None else optax.chain(rms, optax.trace(decay=h["momentum"]))
 
-    return Optimizer("rmsprop", numbers, scale, ("decay",), schedule)
+    return Optimizer("rmsprop", traced, scale, ("decay",), schedule)
 
 
 def adagrad(
@@ -171,6 +194,7 @@ def lion(
     schedule: Schedule | None = None,
 ) -> Optimizer:
     """Lion: the sign of an interpolated momentum (Chen et al. 2023)."""
+    _shares(b1=b1, b2=b2)
     return Optimizer(
         "lion",
         _numbers(learning_rate, weight_decay),
@@ -190,6 +214,7 @@ def lamb(
     schedule: Schedule | None = None,
 ) -> Optimizer:
     """LAMB: Adam with a trust ratio per layer, for very large batches (You et al. 2020)."""
+    _shares(b1=b1, b2=b2)
     return Optimizer(
         "lamb",
         _numbers(learning_rate, weight_decay),
@@ -214,13 +239,20 @@ def create_optimizer(name: str, learning_rate: float, **options: Any) -> Optimiz
     """An optimizer by name, for command lines and search spaces.
 
     Raises:
-        ValueError: an unknown name; the nearest known one is suggested.
+        ValueError: an unknown name, or an option that this optimizer lacks; the nearest known one is suggested.
     """
-    if name not in _OPTIMIZERS:
-        near = difflib.get_close_matches(name, _OPTIMIZERS, 1)
-        hint = f": did you mean {near[0]!r}?" if near else f": choose one of {', '.join(_OPTIMIZERS)}"
-        raise ValueError(f"there is no optimizer {name!r}{hint}")
+    _known("there is no optimizer", name, _OPTIMIZERS)
+    takes = [each for each in inspect.signature(_OPTIMIZERS[name]).parameters if each != "learning_rate"]
+    for option in options:
+        _known(f"{name} has no option", option, takes)
     return _OPTIMIZERS[name](learning_rate, **options)
+
+
+def _known(lacking: str, name: str, names: Collection[str]) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(str(name), names, 1)
+        hint = f": did you mean {near[0]!r}?" if near else f": choose one of {', '.join(names)}"
+        raise ValueError(f"{lacking} {name!r}{hint}")
 
 
 # ---- schedules: step -> factor in [0, 1] -------------------------------------------------------------------------------
@@ -257,11 +289,11 @@ def warmup_cosine(warmup: int, steps: int, *, end: float = 0.0) -> Schedule:
 def exponential(steps: int, rate: float, *, staircase: bool = False) -> Schedule:
     """rate ** (step / steps); in whole stairs when `staircase`."""
     _check(steps, 0, 0.0)
-    if not rate > 0:
+    if not _is_number(rate) or not 0 < rate < math.inf:
         raise ValueError(f"rate={rate}: an exponential schedule needs a rate above 0, usually below 1")
 
     def factor(step: Array) -> Array:
-        power = step.astype(jnp.float32) / steps
+        power = jnp.asarray(step, jnp.float32) / steps
         return jnp.float32(rate) ** (jnp.floor(power) if staircase else power)
 
     return factor
@@ -269,13 +301,13 @@ def exponential(steps: int, rate: float, *, staircase: bool = False) -> Schedule
 
 def piecewise(boundaries: Mapping[int, float]) -> Schedule:
     """The product of the factors of all boundaries reached: {1000: 0.1, 2000: 0.1} is 1, then 0.1, then 0.01."""
-    if not boundaries or any(step < 0 for step in boundaries):
-        raise ValueError(f"piecewise({dict(boundaries)}): give at least one boundary, step -> factor, with step >= 0")
+    if not boundaries or any(step < 0 or not 0 <= factor < math.inf for step, factor in boundaries.items()):
+        raise ValueError(f"piecewise({dict(boundaries)}): give at least one boundary, step -> factor, both at least 0")
 
     def factor(step: Array) -> Array:
         value = jnp.float32(1)
         for boundary, ratio in boundaries.items():
-            value = value * jnp.where(step >= boundary, jnp.float32(ratio), jnp.float32(1))
+            value = value * jnp.where(jnp.asarray(step) >= boundary, jnp.float32(ratio), jnp.float32(1))
         return value
 
     return factor
@@ -283,18 +315,19 @@ def piecewise(boundaries: Mapping[int, float]) -> Schedule:
 
 def _fraction(step: Array, warmup: int, steps: int) -> Array:
     """How much of the fall is done, 0 to 1."""
-    return jnp.clip((step.astype(jnp.float32) - warmup) / max(steps - warmup, 1), 0.0, 1.0)
+    return jnp.clip((jnp.asarray(step, jnp.float32) - warmup) / max(steps - warmup, 1), 0.0, 1.0)
 
 
 def _warm(step: Array, warmup: int) -> Array:
     """The rise: (step + 1) / warmup up to 1, so that the first step is not lost to a rate of 0."""
     if not warmup:
         return jnp.float32(1)
-    return jnp.minimum((step.astype(jnp.float32) + 1) / warmup, 1.0)
+    return jnp.minimum((jnp.asarray(step, jnp.float32) + 1) / warmup, 1.0)
 
 
 def _check(steps: int, warmup: int, end: float) -> None:
-    if steps < 1 or warmup < 0 or warmup > steps:
-        raise ValueError(f"steps={steps}, warmup={warmup}: a schedule needs steps >= 1 and 0 <= warmup <= steps")
+    whole = all(isinstance(each, numbers.Integral) for each in (steps, warmup))
+    if not whole or steps < 1 or warmup < 0 or warmup > steps:
+        raise ValueError(f"steps={steps}, warmup={warmup}: a schedule needs whole steps >= 1 and 0 <= warmup <= steps")
     if not 0 <= end <= 1:
         raise ValueError(f"end={end}: the last factor must be in [0, 1]")
