@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxdl import optim
+from jaxdl.arguments import check_feed, check_hyper, check_length, check_numbers, check_records, is_feed
 from jaxdl.checkpoint import Restored, Store
 from jaxdl.configuration import configuration, differences, environment
 from jaxdl.core.evaluator import Evaluator
@@ -122,11 +123,21 @@ def fit(
         SystemExit: after SIGTERM, with code 143, once the state is saved.
     """
     begun = time.perf_counter()
-    if epochs is None and steps is None and max_seconds is None:
-        raise ValueError("how long to train? Give epochs=, steps= or max_seconds=")
-    for name, value in (("epochs", epochs), ("steps", steps), ("max_seconds", max_seconds)):
-        if value is not None and not value > 0:
-            raise ValueError(f"{name}={value}: must be above 0")
+    check_length(epochs=epochs, steps=steps, max_seconds=max_seconds)
+    check_numbers(
+        batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, accumulate=accumulate, average=average,
+        verbose=verbose, guard=guard, shuffle=shuffle,
+    )  # fmt: skip
+    check_hyper(hyper)
+    check_records(
+        checkpoint=checkpoint, early_stopping=early_stopping, program=program, callbacks=callbacks,
+        validation=validation, metrics=metrics, train_metrics=train_metrics,
+    )  # fmt: skip
+    if is_feed(data):
+        check_feed(
+            data, batch_size=batch_size, sample_weight=(sample_weight, None), class_weight=(class_weight, None),
+            shuffle=(shuffle, True), feed=(feed, "auto"),
+        )  # fmt: skip
     saving = Checkpoint(os.fspath(checkpoint)) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
     options = ProgramOptions() if program is None else program
 
@@ -134,10 +145,12 @@ def fit(
         task, optimizer, precision=precision, accumulate=accumulate, average=average, guard=guard,
         train_metrics=tuple(train_metrics),
     )  # fmt: skip
+    if validation is not None and step.evaluate is None:
+        raise ValueError("this step has no evaluate function: it can be trained, but not on validation= data")
     layout = Layout.single()
     weighted = (
         data
-        if _is_feed(data)
+        if is_feed(data)
         else examples_weighted(as_dataset(data), sample_weight=sample_weight, class_weight=class_weight)
     )
 
@@ -253,7 +266,7 @@ def _training(
 ) -> Training:
     evaluator: Callable[[State], Evaluator] | None = None
     if held_out is not None:
-        size = min(eval_batch_size or program.feed.batch_size, len(held_out))
+        size = min(program.feed.batch_size if eval_batch_size is None else eval_batch_size, len(held_out))
         extra = _confusion(held_out, metrics) if run.folder is not None else ()
 
         def evaluator(state: State) -> Evaluator:
@@ -406,11 +419,7 @@ def _all_count(feed: Any) -> bool:
 
 
 def _size(batch_size: int | str, dataset: Dataset) -> int:
-    if isinstance(batch_size, str):
-        if batch_size != "auto":
-            raise ValueError(f'batch_size={batch_size!r}: give a number, or "auto"')
-        return min(32, len(dataset))
-    return min(batch_size, len(dataset)) if batch_size >= 1 else batch_size
+    return min(32 if isinstance(batch_size, str) else int(batch_size), len(dataset))
 
 
 def _power_below(count: int) -> int:
