@@ -7,13 +7,14 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxdl import optim
-from jaxdl.arguments import check_feed, check_hyper, check_length, check_numbers, check_records, is_feed
+from jaxdl.arguments import blame, check_feed, check_hyper, check_length, check_numbers, check_records, is_feed
 from jaxdl.checkpoint import Restored, Store
 from jaxdl.configuration import configuration, differences, environment
 from jaxdl.core.evaluator import Evaluator
@@ -203,7 +204,7 @@ def fit(
         training = _training(
             run, built, restored, store=store, checkpoint=saving, stop=stop, held_out=held_out,
             eval_batch_size=eval_batch_size, metrics=chosen_metrics, train_metrics=train_metrics, progress=progress,
-            early_stopping=early_stopping, callbacks=callbacks, config=config,
+            early_stopping=early_stopping, callbacks=callbacks, config=config, blame=partial(blame, weighted),
             deadline=None if max_seconds is None else begun + max_seconds,
         )  # fmt: skip
         return _train(run, built, training, restored, epochs, verbose)
@@ -275,10 +276,17 @@ def _training(
             )
 
     progress = {} if restored is None else restored.manifest["configuration"]["progress"]
+    sums = Sums(progress.get("sums"))
     run.history = list(progress.get("history", []))
+    if restored is not None and run.history and run.history[-1]["step"] == restored.step and sums.weight > 0:
+        early = settings["early_stopping"]
+        if int(restored.tree.step) < stop and not (early and early.should_stop(run.history)):
+            # It had ended within an epoch, which now goes on: that epoch gets its entry at its end.
+            run.history.pop()
+            run.folder.rewind(restored.step - 1)
     run.hyper |= {name: value for name, value in progress.get("hyper", {}).items() if name in run.hyper}
     return Training(
-        run, program, stop=stop, evaluator=evaluator, sums=Sums(progress.get("sums")),
+        run, program, stop=stop, evaluator=evaluator, sums=sums,
         seconds=float(progress.get("seconds", 0.0)), classes=() if held_out is None else held_out.classes or (),
         first_step=0 if restored is None else int(restored.tree.step), **settings,
     )  # fmt: skip
@@ -296,9 +304,8 @@ def _train(
         progress.start(_title(program), total, program.feed.steps_per_epoch, first, _lines(program, epochs))
     if restored is not None:
         training.follow_best()
-        for note in restored.notes:
-            progress.note(note)
-        progress.note(f"resumed at step {first}")
+        for note in (*restored.notes, f"resumed at step {first}"):
+            training.note(first, note)
     if folder is not None:
         folder.set_status("running", step=first)
     status = "failed"
@@ -310,20 +317,21 @@ def _train(
                     wants_boundary=training.wants_boundary, at_boundary=training.at_boundary,
                 )  # fmt: skip
         run.state = training.final_state(state)
-        if training.store is not None:
-            training.store.wait()
+        training.finish_saving()
         stopped = training.interruption.signal is not None
         status = "interrupted" if stopped else "finished" if run.stopped == "finished" else "stopped"
     finally:
         if folder is not None:
             best = run.metrics.get("best")
             last = run.history[-1] if run.history else {}
-            folder.set_status(
-                status, epochs=len(run.history), step=last.get("step", first), seconds=training.seconds(),
-                stopped=run.stopped, metrics=run.metrics, **({"best": best} if best else {}),
-            )  # fmt: skip
+            with training.writing():
+                folder.set_status(
+                    status, epochs=len(run.history), step=last.get("step", first), seconds=training.seconds(),
+                    stopped=run.stopped, metrics=run.metrics, **({"best": best} if best else {}),
+                )  # fmt: skip
     if folder is not None:
-        _report(run, training)
+        with training.writing():
+            _report(run, training)
     if training.interruption.signal == signal.SIGTERM:
         progress.close()
         raise SystemExit(143)
@@ -337,6 +345,8 @@ def _report(run: Run, training: Training) -> None:
     results: dict[str, Any] = {"metrics": {k: v for k, v in run.metrics.items() if k != "best"}}
     if "best" in run.metrics:
         results["best"] = run.metrics["best"]
+    if not training.extra_results and run.folder.has("results.json"):  # nothing was left to train: what was found stands
+        results = run.folder.read_json("results.json") | results
     results |= training.extra_results
     if training.classes:
         results["classes"] = list(training.classes)

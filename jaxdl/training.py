@@ -7,10 +7,12 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.checkpoint import Store
@@ -25,8 +27,12 @@ from jaxdl.tracking.progress import Progress
 #: Seconds of training between two saves by default.
 SAVE_SECONDS = 10.0
 
-#: How many "train" records a run's folder gets at most.
+#: How many "train" records a run's folder gets, about; while the end is far they thin out with the logarithm of time.
 TRAIN_RECORDS = 1000
+
+
+#: What to do about a loss that is not finite, where the data are not to blame.
+ADVICE = "try a smaller learning rate, hyper={'clip_norm': 1.0}, or guard=True, which skips such updates"
 
 
 class Interruption:
@@ -50,7 +56,8 @@ class Interruption:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if handler is not None:  # None: it was not set by Python, and cannot be set back by it
+                    signal.signal(number, handler)
 
 
 class Sums:
@@ -106,6 +113,7 @@ class Training:
         seconds: float,
         first_step: int,
         classes: tuple[str, ...],
+        blame: Callable[[], str],
     ):
         self.run, self.program, self.stop, self.progress, self.store = run, program, stop, progress, store
         self.checkpoint, self.early_stopping, self.callbacks = checkpoint, early_stopping, callbacks
@@ -118,7 +126,9 @@ class Training:
         self._evaluator: Evaluator | None = None
         self._not_finite = ""
         self._begun = self._epoch_begun = self._saved_at = time.perf_counter()
-        self._reported = -1
+        self._record_at = 0
+        self._blame = blame
+        self._sound = jax.jit(_sound)
         self.classes = classes
         self.first_step = first_step
         self._saved_step: int | None = first_step or None
@@ -138,17 +148,16 @@ class Training:
         if not math.isfinite(self.sums.loss) and not self._not_finite:
             first = int(counts[~np.isfinite(loss[counts])][0])
             self._not_finite = (
-                f"the loss is {loss[first]} at step {step - len(loss) + first}: try a smaller learning rate, "
-                "hyper={'clip_norm': 1.0}, or guard=True, which skips such updates"
+                f"the loss is {loss[first]} at step {step - len(loss) + first}: {self._blame() or ADVICE}"
             )
         if not len(counts):
             return
         newest = float(loss[counts[-1]])
         self.progress.step(step, {"train:loss": newest}, len(loss) * self.run.batch_size)
-        if self.run.folder is not None and step // self._record_every > self._reported:
-            self._reported = step // self._record_every
+        if self.run.folder is not None and step >= self._record_at:
+            self._record_at = step + max(1, min(self.stop // TRAIN_RECORDS, step // 50))
             record = {"kind": "train", "step": step, "epoch": step / self.program.feed.steps_per_epoch}
-            self.run.folder.append(record | {"train:loss": newest, "seconds": self.seconds()} | self._extras(step))
+            self._record(record | {"train:loss": newest, "seconds": self.seconds()} | self._extras(step))
 
     def wants_boundary(self, step: int) -> bool:
         """Whether to pause before the epoch ends: Ctrl-C, a time limit, a broken loss, or a save that is due."""
@@ -162,7 +171,7 @@ class Training:
         if self._not_finite:
             self._close_epoch(step, state, evaluate=False)
             self.run.stopped = self._not_finite
-            self.progress.note(f"stopped: {self._not_finite}")
+            self.note(step, f"stopped: {self._not_finite}")
             return state, True
         ends = step % per_epoch == 0 or step == self.stop or (late and not self.interruption.signal)
         halt = False
@@ -176,7 +185,9 @@ class Training:
             self.run.stopped, halt = "interrupted", True
         elif late:
             self.run.stopped, halt = "max_seconds", True
-        self._save(step, state, last=halt or step == self.stop, ends=ends)
+        if not self._save(step, state, last=halt or step == self.stop, ends=ends):
+            self.run.stopped, halt = self._not_finite, True
+            self.note(step, f"stopped, and not saved: {self._not_finite}")
         return state, halt
 
     # ---- parts ----------------------------------------------------------------------------------------------------
@@ -184,6 +195,28 @@ class Training:
     def seconds(self) -> float:
         """Wall seconds of training, those before a resume included."""
         return self.earlier_seconds + time.perf_counter() - self._begun
+
+    def note(self, step: int, text: str) -> None:
+        """Something worth a line of its own, on the screen and in the run's folder."""
+        self.progress.note(text)
+        if self.run.folder is not None:
+            self._record({"kind": "note", "step": step, "text": text})
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around files at the end of a run: a disk that is full costs them, and not the run."""
+        try:
+            yield
+        except OSError as error:
+            warnings.warn(f"the run's folder is not complete: {error}", RuntimeWarning, stacklevel=5)
+
+    def _record(self, record: dict[str, Any]) -> None:
+        """One line more in the run's folder; a disk that is full does not end the training."""
+        assert self.run.folder is not None
+        try:
+            self.run.folder.append(record)
+        except OSError as error:
+            self.progress.note(f"not recorded: {error}")
 
     def _extras(self, step: int) -> dict[str, float]:
         if self._rate is None:
@@ -206,7 +239,7 @@ class Training:
         record |= self._extras(step)
         if sums.skipped:
             record["train:skipped"] = sums.skipped
-            self.progress.note(f"epoch {record['epoch']}: {sums.skipped} updates were not finite and were skipped")
+            self.note(step, f"epoch {record['epoch']}: {sums.skipped} updates were not finite and were skipped")
         if evaluate and self._make_evaluator is not None:
             if self._evaluator is None:
                 self._evaluator = self._make_evaluator(state)
@@ -221,8 +254,11 @@ class Training:
         self.run.metrics = {name: value for name, value in record.items() if ":" in name}
         self.progress.epoch(record)
         if self.run.folder is not None:
-            self.run.folder.append({"kind": "epoch"} | record)
-        self.sums = Sums()
+            self._record({"kind": "epoch"} | record)
+        if step % per_epoch:
+            sums.seconds = trained  # a resume goes on in this epoch
+        else:
+            self.sums = Sums()
         self._epoch_begun = time.perf_counter()
         return record
 
@@ -278,6 +314,8 @@ class Training:
             return
         if self.store is not None and best["step"] in self.store.steps():
             self.best_state = self.store.restore(self.program.abstract_state, step=best["step"]).tree
+        else:
+            self.note(self.first_step, f"the best epoch so far, {best['epoch']}, was not saved: it cannot be gone back to")
 
     def final_state(self, state: State) -> State:
         """The last state, or the best epoch's where early stopping goes back to it."""
@@ -302,12 +340,13 @@ class Training:
         since = self._saved_step if self._saved_step is not None else self.first_step
         return step - since >= self.checkpoint.every
 
-    def _save(self, step: int, state: State, *, last: bool, ends: bool) -> None:
+    def _save(self, step: int, state: State, *, last: bool, ends: bool) -> bool:
+        """Save where a save is due; False when the state is broken, which is never saved."""
         best = ends and self.improved()
         if best and self.early_stopping is not None and self.early_stopping.restore_best:
             self.best_state = self.program.copy(state)
         if self.store is None or self.checkpoint is None or step == self._saved_step:
-            return
+            return True
         every = self.checkpoint.every
         due = last or (best and self.follow is not None) or self._save_due_by_steps(step)
         if ends and every == "epoch":
@@ -315,7 +354,10 @@ class Training:
         if ends and every is None:
             due = due or self._saved_step is None or time.perf_counter() - self._saved_at >= SAVE_SECONDS
         if not due:
-            return
+            return True
+        if not self._sound(state.params, state.model_state):
+            self._not_finite = f"the parameters are not finite after step {step}: {self._blame() or ADVICE}"
+            return False
         metric = None
         if ends and self.follow is not None:
             metric = -direction(self.follow, self.follow_mode) * float(self.run.history[-1][self.follow])
@@ -328,15 +370,24 @@ class Training:
             "hyper": self.run.hyper,
             "stopped": self.run.stopped,
         }
-        manifest = {"config": self.config, "progress": _plain(progress)}
+        manifest = _plain({"config": self.config, "progress": progress})
         try:
             self.store.save(step, state, manifest=manifest, metric=metric)
-        except OSError as error:
-            if last:
-                raise
-            self.progress.note(f"not saved: {error}")
-            return
+        except OSError as error:  # of the save before this one
+            self.note(step, str(error))
+            self.store.save(step, state, manifest=manifest, metric=metric)
         self._saved_step, self._saved_at = step, time.perf_counter()
+        return True
+
+    def finish_saving(self) -> None:
+        """Wait for the last save. When it failed, the trained state is worth more than an exception: a warning."""
+        if self.store is None:
+            return
+        try:
+            self.store.wait()
+        except OSError as error:
+            self.note(self.run.history[-1]["step"] if self.run.history else 0, str(error))
+            warnings.warn(f"{error}. The run is returned with its state", RuntimeWarning, stacklevel=4)
 
 
 def _host_rate(step: Step) -> Callable[..., Any] | None:
@@ -345,6 +396,17 @@ def _host_rate(step: Step) -> Callable[..., Any] | None:
         return None
     hyper = {name: np.float32(value) for name, value in step.hyper.items()}
     return step.rate if step.rate(hyper, np.int32(0)) is hyper.get("learning_rate") else jax.jit(step.rate)
+
+
+def _sound(params: Any, model_state: Any) -> jax.Array:
+    """Whether a state can be gone on from: [] bool. Statistics may start at infinity, but never are nan."""
+    checks = [
+        test(leaf).all()
+        for tree, test in ((params, jnp.isfinite), (model_state, lambda x: ~jnp.isnan(x)))
+        for leaf in jax.tree.leaves(tree)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+    return jnp.stack(checks).all() if checks else jnp.bool_(True)
 
 
 def _key(key: Any) -> str:
