@@ -25,16 +25,17 @@ _MEANING = {
     "validation": "the validation data",
     "program": "what task and optimizer compute",
     "state": "the model's parameters or the optimizer's state",
+    "start": "the values that training starts from (start=)",
 }
 
 
 def configuration(
-    program: Program, *, data: Any, validation: Any, optimizer: Any, fingerprints: bool, **settings: Any
+    program: Program, *, data: Any, validation: Any, optimizer: Any, start: Any, fingerprints: bool, **settings: Any
 ) -> dict[str, Any]:
     """What makes a run this run and no other: plain values, for config.json, the manifest and the comparison.
 
-    Data are named by their fingerprint, the computation by the crc32 of the update's jaxpr, the state by the crc32 of
-    its paths, shapes and dtypes.
+    Data are named by their fingerprint, the computation by the crc32 of the update's jaxpr and its constants, the state
+    by the crc32 of its paths, shapes and dtypes.
     """
     leaves = jax.tree_util.tree_leaves_with_path(program.abstract_state)
     shapes = "\n".join(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}" for path, leaf in leaves)
@@ -51,7 +52,8 @@ def configuration(
         config["data"] = _fingerprint(data)
         config["validation"] = None if validation is None else _fingerprint(as_dataset(validation))
         text = re.sub(r"0x[0-9a-f]+", "", program.jaxpr_text)
-        config["program"] = f"{jax.__version__}:{zlib.crc32(text.encode()):08x}"
+        config["program"] = f"{jax.__version__}:{_crc(program.constants, zlib.crc32(text.encode())):08x}"
+        config["start"] = None if start is None else f"{_crc(start):08x}"
     return config
 
 
@@ -95,6 +97,13 @@ def differences(saved: Mapping[str, Any], config: Mapping[str, Any], allow: Sequ
     if not found and not allow and old != new and old.split(":")[0] == new.split(":")[0]:
         found.append(f"{_MEANING['program']} differs (another model option, loss, optimizer or schedule)")
     return found
+
+
+def _crc(tree: Any, crc: int = 0) -> int:
+    """crc32 of the bytes of all leaves."""
+    for leaf in jax.tree.leaves(tree):
+        crc = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), crc)
+    return crc
 
 
 def _fingerprint(data: Any) -> str:

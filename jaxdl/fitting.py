@@ -8,13 +8,23 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxdl import optim
-from jaxdl.arguments import blame, check_feed, check_hyper, check_length, check_numbers, check_records, is_feed
+from jaxdl.arguments import (
+    blame,
+    check_feed,
+    check_length,
+    check_mappings,
+    check_numbers,
+    check_records,
+    check_weights,
+    is_feed,
+)
 from jaxdl.checkpoint import Restored, Store
 from jaxdl.configuration import configuration, differences, environment
 from jaxdl.core.evaluator import Evaluator
@@ -129,15 +139,16 @@ def fit(
         batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, accumulate=accumulate, average=average,
         verbose=verbose, guard=guard, shuffle=shuffle,
     )  # fmt: skip
-    check_hyper(hyper)
+    check_mappings(hyper=hyper, start=start)
+    check_weights(sample_weight=sample_weight, class_weight=class_weight)
     check_records(
         checkpoint=checkpoint, early_stopping=early_stopping, program=program, callbacks=callbacks,
         validation=validation, metrics=metrics, train_metrics=train_metrics,
     )  # fmt: skip
     if is_feed(data):
         check_feed(
-            data, batch_size=batch_size, sample_weight=(sample_weight, None), class_weight=(class_weight, None),
-            shuffle=(shuffle, True), feed=(feed, "auto"),
+            data, batch_size=batch_size, sample_weight=sample_weight is not None,
+            class_weight=class_weight is not None, shuffle=not shuffle, feed=feed != "auto",
         )  # fmt: skip
     saving = Checkpoint(os.fspath(checkpoint)) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
     options = ProgramOptions() if program is None else program
@@ -166,6 +177,9 @@ def fit(
             all_count=_all_count(source),
         )  # fmt: skip
 
+    before = _saved_configuration(saving)
+    if batch_size == "auto" and before is not None:
+        batch_size = int(before["batch_size"])  # a resume keeps to what fitted then
     if batch_size == "auto":
         if not isinstance(weighted, Dataset):
             raise ValueError('batch_size="auto" needs data that fit can cut; a feed has its own batch size')
@@ -173,14 +187,14 @@ def fit(
             lambda size: build(None, size), int(0.8 * device_memory(layout.device)), most=_power_below(len(weighted))
         )
     built = build()
-    chosen = _chosen_plan(options, built, build)
+    chosen = None if options.tune and before is not None else _chosen_plan(options, built, build)
     if chosen is not None:
         built.plan = chosen
     per_epoch = built.feed.steps_per_epoch
     stop = min(per_epoch * epochs if epochs is not None else 2**31 - 1, steps if steps is not None else 2**31 - 1)
     config = configuration(
         built, data=weighted, validation=validation, seed=seed, precision=precision, accumulate=accumulate,
-        average=average, guard=guard, apply=apply, shuffle=shuffle, optimizer=optimizer,
+        average=average, guard=guard, apply=apply, shuffle=shuffle, optimizer=optimizer, start=start,
         fingerprints=saving is not None,
     )  # fmt: skip
     chosen_metrics = step.metrics if metrics is None else tuple(metrics)
@@ -283,6 +297,7 @@ def _training(
         if int(restored.tree.step) < stop and not (early and early.should_stop(run.history)):
             # It had ended within an epoch, which now goes on: that epoch gets its entry at its end.
             run.history.pop()
+            assert run.folder is not None
             run.folder.rewind(restored.step - 1)
     run.hyper |= {name: value for name, value in progress.get("hyper", {}).items() if name in run.hyper}
     return Training(
@@ -345,7 +360,7 @@ def _report(run: Run, training: Training) -> None:
     results: dict[str, Any] = {"metrics": {k: v for k, v in run.metrics.items() if k != "best"}}
     if "best" in run.metrics:
         results["best"] = run.metrics["best"]
-    if not training.extra_results and run.folder.has("results.json"):  # nothing was left to train: what was found stands
+    if not training.extra_results and run.folder.has("results.json"):  # nothing was left to train
         results = run.folder.read_json("results.json") | results
     results |= training.extra_results
     if training.classes:
@@ -377,7 +392,7 @@ def _resume(
         )
     record = folder.read_json("program.json")
     plan = RunPlan(record["mode"], record["steps_per_dispatch"], "as the run began")
-    if options == ProgramOptions():
+    if options == ProgramOptions() or options.tune:
         if saved["batch_size"] == config["batch_size"] and saved["examples"] == config["examples"]:
             program.plan = plan
     elif (plan.mode, plan.steps_per_dispatch) != (program.plan.mode, program.plan.steps_per_dispatch):
@@ -405,6 +420,13 @@ def _resume(
     return restored._replace(tree=tree, notes=tuple(notes))
 
 
+def _saved_configuration(saving: Checkpoint | None) -> dict[str, Any] | None:
+    """What the run in this folder was configured as; None where there is nothing to resume."""
+    if saving is None or not any((Path(saving.folder) / "checkpoints").glob("[0-9]*")):
+        return None
+    return RunFolder.open(saving.folder).read_json("config.json")
+
+
 def _chosen_plan(
     options: ProgramOptions, program: Program, build: Callable[[RunPlan | None], Program]
 ) -> RunPlan | None:
@@ -415,10 +437,6 @@ def _chosen_plan(
     own = program.plan
     k = options.steps_per_dispatch or own.steps_per_dispatch
     return RunPlan(options.mode or own.mode, min(k, program.feed.steps_per_epoch))
-
-
-def _is_feed(data: Any) -> bool:
-    return hasattr(data, "take") and hasattr(data, "block") and hasattr(data, "steps_per_epoch")
 
 
 def _all_count(feed: Any) -> bool:

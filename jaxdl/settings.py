@@ -124,6 +124,9 @@ class ProgramOptions:
     tune: bool = False
 
     def __post_init__(self) -> None:
+        k = self.steps_per_dispatch
+        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+            raise ValueError(f"ProgramOptions(steps_per_dispatch={k!r}): give a whole number of at least 1, or None")
         if self.tune and (self.mode is not None or self.steps_per_dispatch is not None):
             raise ValueError("ProgramOptions(tune=True) chooses mode and steps_per_dispatch itself: leave them out")
 

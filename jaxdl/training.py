@@ -113,7 +113,7 @@ class Training:
         seconds: float,
         first_step: int,
         classes: tuple[str, ...],
-        blame: Callable[[], str],
+        blame: Callable[[bool], str],
     ):
         self.run, self.program, self.stop, self.progress, self.store = run, program, stop, progress, store
         self.checkpoint, self.early_stopping, self.callbacks = checkpoint, early_stopping, callbacks
@@ -132,7 +132,6 @@ class Training:
         self.classes = classes
         self.first_step = first_step
         self._saved_step: int | None = first_step or None
-        self._record_every = max(1, stop // TRAIN_RECORDS)
         follow = (checkpoint and checkpoint.best) or (early_stopping and early_stopping.metric) or None
         self.follow: str | None = follow
         self.follow_mode = checkpoint.mode if checkpoint and checkpoint.best else early_stopping and early_stopping.mode
@@ -148,7 +147,8 @@ class Training:
         if not math.isfinite(self.sums.loss) and not self._not_finite:
             first = int(counts[~np.isfinite(loss[counts])][0])
             self._not_finite = (
-                f"the loss is {loss[first]} at step {step - len(loss) + first}: {self._blame() or ADVICE}"
+                f"the loss is {loss[first]} at step {step - len(loss) + first}: "
+                f"{self._blame(bool(np.isnan(loss[first]))) or ADVICE}"
             )
         if not len(counts):
             return
@@ -315,7 +315,9 @@ class Training:
         if self.store is not None and best["step"] in self.store.steps():
             self.best_state = self.store.restore(self.program.abstract_state, step=best["step"]).tree
         else:
-            self.note(self.first_step, f"the best epoch so far, {best['epoch']}, was not saved: it cannot be gone back to")
+            self.note(
+                self.first_step, f"epoch {best['epoch']}, the best so far, was not saved: there is no way back to it"
+            )
 
     def final_state(self, state: State) -> State:
         """The last state, or the best epoch's where early stopping goes back to it."""
@@ -356,7 +358,7 @@ class Training:
         if not due:
             return True
         if not self._sound(state.params, state.model_state):
-            self._not_finite = f"the parameters are not finite after step {step}: {self._blame() or ADVICE}"
+            self._not_finite = f"the parameters are not finite after step {step}: {self._blame(False) or ADVICE}"
             return False
         metric = None
         if ends and self.follow is not None:

@@ -217,6 +217,11 @@ class Program:
         return str(self._jaxpr)
 
     @property
+    def constants(self) -> list[Any]:
+        """Arrays inside the update, which its text names by shape only (a task's class weights)."""
+        return list(self._jaxpr.consts)
+
+    @property
     def _words(self) -> int:
         return self.fields[-1].stop if self.fields else 0
 
