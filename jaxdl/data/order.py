@@ -74,8 +74,9 @@ class Order:
         table = self._tables.get(key)
         if table is None:
             rows = permutation(self.examples, *key) if self.shuffle else np.arange(self.examples, dtype=np.int32)
-            table = np.full(self.steps_per_epoch * self.batch_size, -1, np.int32)
-            table[: self.examples] = rows[: table.size]
+            size = self.steps_per_epoch * self.batch_size
+            spare = np.full(max(size - self.examples, 0), -1, np.int32)
+            table = np.concatenate([rows[:size], spare]) if spare.size else rows[:size]
             table = table.reshape(self.steps_per_epoch, self.batch_size)
             table.flags.writeable = False
             while len(self._tables) >= max(2, _CACHED_ENTRIES // self.examples):
@@ -91,9 +92,9 @@ def permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
     it. So a Fisher-Yates shuffle by `RandomState` over Philox (Salmon et al., "Parallel random numbers: as easy as 1,
     2, 3", 2011) gives the same order on every platform and numpy version; `Generator.permutation` promises less.
     """
-    rows = np.arange(examples, dtype=np.int32)
+    rows = np.arange(examples)  # words of the machine's size are swapped quickest
     np.random.RandomState(stream(seed, epoch, "order")).shuffle(rows)
-    return rows
+    return rows.astype(np.int32)
 
 
 def stream(seed: int, number: int, name: str) -> np.random.Philox:
