@@ -38,7 +38,7 @@ _HOME = {
     # how it runs
     "Program": "core.program",
     "RunPlan": "core.plan",
-    "program_report": "core.summary",
+    "ProgramReport": "core.summary",
     "largest_batch_size": "core.summary",
     "Layout": "parallel",
     # tools
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from jaxdl.core.step import Report as Report
     from jaxdl.core.step import Step as Step
     from jaxdl.core.summary import largest_batch_size as largest_batch_size
-    from jaxdl.core.summary import program_report as program_report
+    from jaxdl.core.summary import ProgramReport as ProgramReport
     from jaxdl.core.task import Context as Context
     from jaxdl.core.task import Loss as Loss
     from jaxdl.core.task import Task as Task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 import jax.extend
@@ -19,6 +19,9 @@ from jaxdl.core.state import State
 from jaxdl.core.step import Array, Report, Step, add, choose, update, zeros
 from jaxdl.core.task import PyTree, check_number
 from jaxdl.parallel import Layout
+
+if TYPE_CHECKING:
+    from jaxdl.core.summary import ProgramReport
 
 
 class Feed(Protocol):
@@ -202,6 +205,12 @@ class Program:
         compiled = self._jitted(count).lower(self.abstract_state, *rows, self._data, block).compile()
         self.compile_seconds = time.process_time() - begun
         return compiled
+
+    def report(self) -> ProgramReport:
+        """Parameters by module, FLOPs, bytes, device memory and compile time, before the first step; print it."""
+        from jaxdl.core.summary import program_report
+
+        return program_report(self)
 
     def _rows(self) -> Array:
         return self.layout.put(np.zeros((self.plan.steps_per_dispatch, self._words), np.uint32))

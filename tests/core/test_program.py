@@ -11,7 +11,7 @@ from jaxdl.core import loop
 from jaxdl.core.cost import cost_of
 from jaxdl.core.plan import RunPlan, choose_plan, even
 from jaxdl.core.program import Program
-from jaxdl.core.summary import device_memory, largest_batch_size, program_report
+from jaxdl.core.summary import device_memory, largest_batch_size
 from jaxdl.data import Resident
 from tests.steps import convnet_task, counting_task, digits, mlp_task
 
@@ -148,7 +148,7 @@ class TestReport:
     def test_it_counts_what_there_is(self) -> None:
         train, _ = digits()
         program = Program(jaxdl.gradient_step(mlp_task(), jaxdl.optim.adam()), Resident(train, 32))
-        report = program_report(program)
+        report = program.report()
         assert report.parameters == 64 * 16 + 16 + 16 * 10 + 10
         assert dict((path, count) for path, count, _ in report.modules) == {"hidden0": 1040, "logits": 170}
         # parameters, two moments and the count of Adam, step, seed and learning rate
@@ -163,7 +163,7 @@ class TestReport:
         def build(size: int) -> Program:
             return Program(jaxdl.gradient_step(mlp_task(), jaxdl.optim.adam()), Resident(train, size))
 
-        sizes = {size: program_report(build(size)).device_bytes for size in (16, 32, 64)}
+        sizes = {size: build(size).report().device_bytes for size in (16, 32, 64)}
         assert largest_batch_size(build, sizes[32], start=64, most=64) in (16, 32)
         assert largest_batch_size(build, 1 << 40, start=16, most=64) == 64
         with pytest.raises(MemoryError, match="batch size 1 needs"):
