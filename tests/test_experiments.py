@@ -83,7 +83,10 @@ def test_digits_finds_every_difference(tmp_path: Path) -> None:
     assert compare(whole, run("bias", bias=float(np.nextafter(np.float32(1), np.float32(2))))) == [
         "the array [0]['logits']['bias'] differs"
     ]
-    assert compare(whole, run("short", records=2)) == ["the records of kind 'train' are of other steps: [2]"]
+    assert compare(whole, run("fewer records", records=2)) == []
+    no_epoch = run("no epoch")
+    assert no_epoch.folder.rewind(2) == 1
+    assert compare(whole, no_epoch) == ["the records of kind 'epoch' are of other steps: [3] and []"]
 
 
 def test_digits_are_shifted_by_at_most_a_pixel() -> None:
