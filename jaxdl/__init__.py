@@ -1,4 +1,4 @@
-"""jaxdl: a compiled training library for JAX. This file is the map of the package; each name is imported when first used."""
+"""jaxdl: a compiled training library for JAX. This file is its map; each name is imported when first used."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ if TYPE_CHECKING:
     from jaxdl.core.step import Measure as Measure
     from jaxdl.core.step import Report as Report
     from jaxdl.core.step import Step as Step
-    from jaxdl.core.summary import largest_batch_size as largest_batch_size
     from jaxdl.core.summary import ProgramReport as ProgramReport
+    from jaxdl.core.summary import largest_batch_size as largest_batch_size
     from jaxdl.core.task import Context as Context
     from jaxdl.core.task import Loss as Loss
     from jaxdl.core.task import Task as Task

@@ -124,7 +124,7 @@ def _whole(name: str, value: Any, *, least: int = 1, most: int | None = None) ->
     wanted = f"a whole number of at least {least}" + (f" and at most {most}" if most is not None else "")
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise _wrong(name, value, wanted)
-    if value < least or (most is not None and value > most):
+    if int(value) < least or (most is not None and int(value) > most):
         raise ValueError(f"{name}={value}: must be {wanted}")
 
 

@@ -167,7 +167,7 @@ def fit(
     )
 
     def build(plan: RunPlan | None = None, size: int | None = None) -> Program:
-        source = weighted
+        source: Any = weighted
         if isinstance(weighted, Dataset):
             source = make_feed(
                 weighted, _size(batch_size if size is None else size, weighted), shuffle=shuffle, kind=feed

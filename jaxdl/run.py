@@ -152,7 +152,7 @@ def load_run(
         step = average(step, config["average"])
     dataset = as_dataset(example)
     feed = make_feed(dataset, min(len(dataset), int(config["batch_size"])), shuffle=False)
-    hyper = {name: np.float32(value) for name, value in config["hyper"].items()}
+    hyper = {name: jnp.float32(value) for name, value in config["hyper"].items()}
     shapes = jax.eval_shape(
         lambda: step.init(jnp.uint32(0), {n: jnp.zeros(x.shape, x.dtype) for n, x in feed.batch.items()}, hyper)
     )

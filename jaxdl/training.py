@@ -132,9 +132,12 @@ class Training:
         self.classes = classes
         self.first_step = first_step
         self._saved_step: int | None = first_step or None
-        follow = (checkpoint and checkpoint.best) or (early_stopping and early_stopping.metric) or None
-        self.follow: str | None = follow
-        self.follow_mode = checkpoint.mode if checkpoint and checkpoint.best else early_stopping and early_stopping.mode
+        self.follow: str | None = None
+        self.follow_mode: str | None = None
+        if checkpoint is not None and checkpoint.best is not None:
+            self.follow, self.follow_mode = checkpoint.best, checkpoint.mode
+        elif early_stopping is not None:
+            self.follow, self.follow_mode = early_stopping.metric, early_stopping.mode
         self._rate = _host_rate(program.step)
 
     # ---- what the loop calls --------------------------------------------------------------------------------------
@@ -263,11 +266,11 @@ class Training:
         return record
 
     def _train_metrics(self) -> dict[str, float]:
-        values = {}
+        values: dict[str, float] = {}
         for name, metric in self.train_metrics.items():
-            leaves, structure = jax.tree_util.tree_flatten_with_path(metric.init())
-            state = structure.unflatten(
-                [self.sums.metrics["/".join((name, *map(_key, path)))].astype(leaf.dtype) for path, leaf in leaves]
+            state = jax.tree_util.tree_map_with_path(
+                lambda path, leaf, name=name: self.sums.metrics["/".join((name, *map(_key, path)))].astype(leaf.dtype),
+                metric.init(),
             )
             value = metric.compute(state)
             parts = {f"{name}/{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
@@ -396,8 +399,9 @@ def _host_rate(step: Step) -> Callable[..., Any] | None:
     """The learning rate for the host: compiled where there is a schedule, plain Python where it is one number."""
     if step.rate is None:
         return None
+    rate: Callable[..., Any] = step.rate
     hyper = {name: np.float32(value) for name, value in step.hyper.items()}
-    return step.rate if step.rate(hyper, np.int32(0)) is hyper.get("learning_rate") else jax.jit(step.rate)
+    return rate if rate(hyper, np.int32(0)) is hyper.get("learning_rate") else jax.jit(rate)
 
 
 def _sound(params: Any, model_state: Any) -> jax.Array:

@@ -37,12 +37,17 @@ def _processor() -> int:
     return zlib.crc32("\n".join(sorted(lines)).encode() or text.encode())
 
 
+def _folder_in_use() -> str | None:
+    """jax's own setting, which a user may have made."""
+    return jax.config.values["jax_compilation_cache_dir"]
+
+
 def enable() -> None:
     """Turn the cache on, unless the user has set one, or has turned it off with `JAXDL_CACHE=off`.
 
     Called when a Program is built; importing jaxdl configures nothing.
     """
-    if jax.config.jax_compilation_cache_dir is not None or os.environ.get("JAXDL_CACHE") == "off":
+    if _folder_in_use() is not None or os.environ.get("JAXDL_CACHE") == "off":
         return
     folder = default_folder()
     try:
@@ -57,7 +62,7 @@ def enable() -> None:
 
 def info() -> CacheInfo:
     """The cache in use, or the one that would be."""
-    folder = pathlib.Path(jax.config.jax_compilation_cache_dir or default_folder())
+    folder = pathlib.Path(_folder_in_use() or default_folder())
     files = [path for path in folder.glob("*-cache") if path.is_file()] if folder.is_dir() else []
     return CacheInfo(str(folder), len(files), sum(path.stat().st_size for path in files))
 
@@ -73,6 +78,6 @@ def clear() -> CacheInfo:
     if pathlib.Path(before.folder) != own:
         raise ValueError(f"{before.folder} was set by the user (jax_compilation_cache_dir): clear it there")
     shutil.rmtree(own, ignore_errors=True)
-    if jax.config.jax_compilation_cache_dir is not None:
+    if _folder_in_use() is not None:
         own.mkdir(parents=True, exist_ok=True)
     return before

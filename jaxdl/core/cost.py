@@ -22,7 +22,8 @@ class Cost(NamedTuple):
     equations: float
 
     def __add__(self, other: Cost) -> Cost:  # type: ignore[override]
-        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+        flops, convolutions, equations = other
+        return Cost(self.flops + flops, self.convolutions + convolutions, self.equations + equations)
 
     def times(self, count: float) -> Cost:
         """The cost of running it `count` times."""

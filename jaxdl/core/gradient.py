@@ -194,10 +194,8 @@ def gradient_step(
     )
 
 
-def regularise(
-    gradient: PyTree, params: PyTree, hyper: Mapping[str, Array], want_norm: bool
-) -> tuple[PyTree, Array | None]:
-    """Penalties, then clipping, for the numbers that `hyper` has; and the norm before clipping when it is known."""
+def regularise(gradient: PyTree, params: PyTree, hyper: Mapping[str, Array], want_norm: bool) -> tuple[PyTree, Array]:
+    """Penalties, then clipping, for the numbers that `hyper` has; and the norm before clipping (0 when nothing needs it)."""
     for name, slope in (("l1", jnp.sign), ("l2", lambda w: w)):
         if name in hyper:
             factor = hyper[name]
@@ -206,7 +204,7 @@ def regularise(
                 gradient,
                 params,
             )
-    norm = global_norm(gradient) if want_norm or "clip_norm" in hyper else None
+    norm = global_norm(gradient) if want_norm or "clip_norm" in hyper else jnp.float32(0)
     if "clip_value" in hyper:
         limit = hyper["clip_value"]
         gradient = jax.tree.map(lambda g: jnp.clip(g, -limit, limit), gradient)

@@ -57,12 +57,12 @@ class Packed(NamedTuple):
     """Reports of one dispatch on the device: one uint32 row a step, and how many rows are real."""
 
     rows: Array
-    count: int
+    steps: int
 
 
 def read(packed: Packed) -> np.ndarray:
-    """The one place where the host waits for the device and reads: one vector per dispatch, [count, words] uint32."""
-    return np.asarray(packed.rows)[: packed.count]
+    """The one place where the host waits for the device and reads: one vector per dispatch, [steps, words] uint32."""
+    return np.asarray(packed.rows)[: packed.steps]
 
 
 class Program:
@@ -239,10 +239,11 @@ class Program:
     def init(self) -> State:
         """The state before the first step, compiled with its shardings: parameters are born where they live."""
         # The traced program is compiled a second way, now that the shardings of its results are known.
-        whole, structure = jax.tree.flatten(self.state_shardings)
+        whole = jax.tree.leaves(self.state_shardings)
         arguments = jax.tree.leaves((self._first[0], self._data, *self._first[1:]))
         function = jax.extend.core.jaxpr_as_fun(self._init.jaxpr)
-        return structure.unflatten(jax.jit(function, out_shardings=whole)(*arguments))
+        leaves = jax.jit(function, out_shardings=whole)(*arguments)
+        return jax.tree.unflatten(jax.tree.structure(self.state_shardings), leaves)
 
     def steps_in_block(self, step: int) -> int:
         """How many steps the block that starts at `step` has; blocks start at multiples of K within their epoch."""

@@ -17,7 +17,8 @@ def accumulate(step: Step, parts: int) -> Step:
     """Measure a batch in `parts` microbatches, one after the other: the same sum with a part of the memory.
 
     The batch is padded with weight 0 to a multiple of `parts`. Exact for tasks whose examples do not depend on each
-    other; batch norm normalises per part, and dropout draws anew in each part (`batch["part"]` numbers them).
+    other; batch norm normalises per part, and dropout draws anew in each part (`batch["part"]` numbers them). A
+    recurrent carry in the state is split with its rows.
     Convolutions on a CPU are unrolled, since they are about 4 times slower inside a compiled loop there; all else is
     one scan.
 
@@ -34,17 +35,18 @@ def accumulate(step: Step, parts: int) -> Step:
             "use accumulate=1 and a smaller batch_size"
         )
 
+    def cut(x: Array) -> Array:
+        rows = x.shape[0]
+        surplus = -rows % parts
+        # Padding repeats row 0, which is real content, so that no arithmetic meets values that never occur.
+        if surplus:
+            x = jnp.concatenate([x, jnp.broadcast_to(x[:1], (surplus, *x.shape[1:]))])
+        return x.reshape(parts, (rows + surplus) // parts, *x.shape[1:])
+
     def split(batch: Batch) -> dict[str, Array]:
         numbers = jnp.int32(batch.get("part", 0)) * jnp.int32(parts) + jnp.arange(parts, dtype=jnp.int32)
         rows = batch["weight"].shape[0]
         surplus = -rows % parts
-
-        def cut(x: Array) -> Array:
-            # Padding repeats row 0, which is real content, so that no arithmetic meets values that never occur.
-            if surplus:
-                x = jnp.concatenate([x, jnp.broadcast_to(x[:1], (surplus, *x.shape[1:]))])
-            return x.reshape(parts, (rows + surplus) // parts, *x.shape[1:])
-
         cuts = {name: cut(value) for name, value in batch.items() if name != "part"}
         if surplus:
             live = (jnp.arange(rows + surplus) < rows).astype(jnp.float32)
@@ -55,16 +57,30 @@ def accumulate(step: Step, parts: int) -> Step:
         batches = split(batch)
         part = {name: value[0] for name, value in batches.items()}
         measure_part = jax.jit(step.measure)
-        traced = measure_part.trace(state, part)
+        carries = jax.tree.map(cut, _carry(state))
+
+        def with_carry(number: int) -> State:
+            carry = jax.tree.map(lambda x: x[number], carries)
+            return state.replace(model_state={**state.model_state, **carry}) if carry else state
+
+        traced = measure_part.trace(with_carry(0), part)
         if not traced.out_info.rows and not slow_in_loops(cost_of(traced.jaxpr)):
             start = zeros(traced.out_info)
             return jax.lax.scan(lambda sums, part: (add(sums, measure_part(state, part)), None), start, batches)[0]
-        total = measure_part(state, part)
+        total = measure_part(with_carry(0), part)
         for number in range(1, parts):
-            total = add(total, measure_part(state, {name: value[number] for name, value in batches.items()}))
-        return total
+            part = {name: value[number] for name, value in batches.items()}
+            total = add(total, measure_part(with_carry(number), part))
+        real = batch["weight"].shape[0]
+        return total._replace(rows=jax.tree.map(lambda x: x[:real], total.rows))
 
     return step._replace(measure=measure)
+
+
+def _carry(state: State) -> dict[str, PyTree]:
+    """What follows the examples of a batch and is split with them: {"carry": ...}, or nothing."""
+    collections = state.model_state
+    return {"carry": collections["carry"]} if isinstance(collections, Mapping) and "carry" in collections else {}
 
 
 def guard(step: Step) -> Step:

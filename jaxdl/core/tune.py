@@ -51,7 +51,7 @@ def tune(build: Callable[[RunPlan | None], Program], *, folder: pathlib.Path | N
     key = program_key(program)
     if key in known:
         return RunPlan(known[key]["mode"], known[key]["steps_per_dispatch"], "measured before on this device")
-    seconds = {}
+    seconds: dict[int, list[float]] = {}
     contenders = [(plan, build(plan)) for plan in candidates(program)]
     for _ in range(3):
         for number, (_, contender) in enumerate(contenders):

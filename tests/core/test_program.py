@@ -46,7 +46,7 @@ def test_the_host_reads_once_a_dispatch(monkeypatch) -> None:
     real = loop.read
 
     def counted(packed):
-        reads.append(packed.count)
+        reads.append(packed.steps)
         return real(packed)
 
     conversions = []
