@@ -265,7 +265,7 @@ def compose(
     return guarded(step) if guard else step
 
 
-# ---- parts -------------------------------------------------------------------------------------------------------------
+# ---- parts ------------------------------------------------------------------------------------------------
 
 
 def _training(
@@ -397,8 +397,8 @@ def _resume(
             program.plan = plan
     elif (plan.mode, plan.steps_per_dispatch) != (program.plan.mode, program.plan.steps_per_dispatch):
         raise ValueError(
-            f"{saving.folder} was run as {plan}, and is now asked to run as {program.plan}: a resume keeps to how the run "
-            "began, since another way of running may round differently"
+            f"{saving.folder} was run as {plan}, and is now asked to run as {program.plan}: a resume keeps to how the "
+            "run began, since another way of running may round differently"
         )
     restored = store.restore(program.abstract_state)
     notes = list(restored.notes)
@@ -459,7 +459,7 @@ def _warn_of_leaks(data: Dataset, validation: Dataset) -> None:
         found = find_leaks(data.replace(name="training data"), validation, max_seconds=1.0)
         if found:
             warnings.warn(
-                f"validation repeats training rows, so its score is too good (a: training data, b: validation): {found}",
+                f"validation repeats training rows, so its score is too good (a: training, b: validation): {found}",
                 stacklevel=3,
             )
 

@@ -1,7 +1,7 @@
 """Optimizers whose numbers are traced, and schedules as factors of the learning rate.
 
-`adamw(learning_rate=1e-3, schedule=warmup_cosine(100, 5000))` is a function from the numbers in `state.hyper` to an optax
-transformation, built inside the compiled update. So every trial of a search may have numbers of its own in one
+`adamw(learning_rate=1e-3, schedule=warmup_cosine(100, 5000))` is a function from the numbers in `state.hyper` to an
+optax transformation, built inside the compiled update. So every trial of a search may have numbers of its own in one
 program, and the schedule reads `state.step`, the one count of batches: rate = learning_rate * schedule(step).
 Any finished optax transformation may be given to `fit` instead; its numbers are then fixed inside it.
 """
@@ -255,7 +255,7 @@ def _known(lacking: str, name: str, names: Collection[str]) -> None:
         raise ValueError(f"{lacking} {name!r}{hint}")
 
 
-# ---- schedules: step -> factor in [0, 1] -------------------------------------------------------------------------------
+# ---- schedules: step -> factor in [0, 1] ------------------------------------------------------------------
 
 
 def linear(steps: int, *, warmup: int = 0, end: float = 0.0) -> Schedule:

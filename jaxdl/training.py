@@ -92,7 +92,7 @@ class Sums:
 
 
 class Training:
-    """One call of fit, once everything is built. `on_reports`, `wants_boundary` and `at_boundary` belong to the loop."""
+    """One call of fit, once all is built. `on_reports`, `wants_boundary` and `at_boundary` belong to the loop."""
 
     def __init__(
         self,

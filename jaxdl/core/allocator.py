@@ -1,7 +1,7 @@
 """Memory that XLA frees on a CPU stays with the process, where the C library is glibc.
 
-glibc gives blocks above 32 MB back to the kernel at each free, and XLA takes its temporaries anew at each call: a step with
-80 MB of them pays 20,000 page faults, a quarter to a third of its time (benchmarks/README.md).
+glibc gives blocks above 32 MB back to the kernel at each free, and XLA takes its temporaries anew at each call: a step
+with 80 MB of them pays 20,000 page faults, a quarter to a third of its time (benchmarks/README.md).
 """
 
 from __future__ import annotations

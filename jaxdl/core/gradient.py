@@ -195,7 +195,7 @@ def gradient_step(
 
 
 def regularise(gradient: PyTree, params: PyTree, hyper: Mapping[str, Array], want_norm: bool) -> tuple[PyTree, Array]:
-    """Penalties, then clipping, for the numbers that `hyper` has; and the norm before clipping (0 when nothing needs it)."""
+    """Penalties, then clipping, for the numbers that `hyper` has; and the norm before clipping (0 when unused)."""
     for name, slope in (("l1", jnp.sign), ("l2", lambda w: w)):
         if name in hyper:
             factor = hyper[name]

@@ -297,8 +297,8 @@ class Program:
         if unread:
             known = ", ".join(sorted(self.step.reads)) or "none"
             raise ValueError(
-                f"hyper has {', '.join(map(repr, unread))}, which neither task nor optimizer reads (they read: {known}). "
-                "A finished optax transformation has its numbers inside: use jaxdl.optim to vary them"
+                f"hyper has {', '.join(map(repr, unread))}, which neither task nor optimizer reads (they read: "
+                f"{known}). A finished optax transformation has its numbers inside: use jaxdl.optim to vary them"
             )
 
 

@@ -1,8 +1,8 @@
 """How to learn: a Step has two halves, `measure` (a weighted sum over examples) and `apply` (a decision from the sum).
 
-Sums add over microbatches, devices, processes, folds and streams, in any split, with the same answer (the summation form
-of Chu et al., "Map-Reduce for Machine Learning on Multicore", 2006). Gradients are one such sum; the counts of k-means,
-the expected counts of LDA and a covariance are others.
+Sums add over microbatches, devices, processes, folds and streams, in any split, with the same answer (the summation
+form of Chu et al., "Map-Reduce for Machine Learning on Multicore", 2006). Gradients are one such sum; the counts of
+k-means, the expected counts of LDA and a covariance are others.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ def _class_weights(dataset: Dataset, class_weight: Any) -> np.ndarray:
     labels = np.asarray(dataset["y"])
     if labels.ndim != 1 or labels.dtype.kind not in "iub":
         raise ValueError(
-            f"class_weight needs integer labels y [examples]; these are {labels.dtype} {list(labels.shape)}: for tokens "
-            "or pixels give class_weight to the task"
+            f"class_weight needs integer labels y [examples]; these are {labels.dtype} {list(labels.shape)}: for "
+            "tokens or pixels give class_weight to the task"
         )
     values, counts = np.unique(labels, return_counts=True)
     if isinstance(class_weight, str):
