@@ -82,22 +82,13 @@ _SETS = {
         "Learning Repository, 1993, doi.org/10.24432/C5DW2B",
         _UCI,
     ),
-    "diabetes": (
-        "442 diabetes patients, ten measurements and the progression one year later",
-        "regression",
-        "float32 [10], unscaled, in the units of the source: standardise them",
-        "float32, disease progression, 25 to 346",
-        "B. Efron, T. Hastie, I. Johnstone and R. Tibshirani, Least Angle Regression, Annals of Statistics 32, 2004",
-        "none stated by the authors, who published the data with the paper; taken from scikit-learn (BSD 3-Clause)",
-    ),
 }
 
 
 def load(name: str) -> tuple[Dataset, Dataset]:
-    """(train, test) of a shipped set: "digits", "iris", "wine", "breast_cancer" or "diabetes".
+    """(train, test) of a shipped set: "digits", "iris", "wine" or "breast_cancer".
 
-    The split is fixed and stratified (of diabetes: by deciles of y) and stored in the package; examples keep the order
-    of the source. `describe(name)` tells the source and the licence.
+    The split is fixed and stratified and stored in the package; examples keep the order of the source. `describe(name)` tells the source and the licence.
 
     Raises:
         ValueError: no such set; the nearest name is suggested.
@@ -105,10 +96,8 @@ def load(name: str) -> tuple[Dataset, Dataset]:
     file = _open(name)
     x, y, test = file["x"], file["y"], file["test"].astype(np.int64)
     x = x.astype(np.float32) / np.float32(16) if name == "digits" else x
-    classes = tuple(str(each) for each in file["classes"]) or None
-    y = y if classes is None else y.astype(np.int32)
     train = np.setdiff1d(np.arange(len(y)), test)
-    data = Dataset({"x": x, "y": y}, classes, name)
+    data = Dataset({"x": x, "y": y.astype(np.int32)}, tuple(str(each) for each in file["classes"]), name)
     return data.select(train).replace(name=f"{name} (train)"), data.select(test).replace(name=f"{name} (test)")
 
 
