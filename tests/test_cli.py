@@ -26,12 +26,12 @@ def write_table(path: Path, seed: int = 0, rows: int = ROWS, label: bool = True)
     rng = np.random.default_rng(seed)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "age", "job", "zip", *(["bought"] if label else [])])
+        writer.writerow(["id", "age", "job", "size", *(["bought"] if label else [])])
         for row in range(rows):
             age, job = rng.normal(40, 10), rng.choice(["cook", "smith", "baker"])
             bought = "yes" if (age - 40) / 10 + (job == "smith") + rng.normal(0, 0.3) > 0.4 else "no"
             shown = "" if row % 17 == 3 else f"{age:.1f}"
-            writer.writerow([f"c{row}", shown, job, f"{rng.integers(1, 4):05d}", *([bought] if label else [])])
+            writer.writerow([f"c{row}", shown, job, rng.choice(["S", "10", "12"]), *([bought] if label else [])])
     return path
 
 
@@ -66,7 +66,7 @@ def test_train_keeps_recipe_classes_and_report(shop, capsys):
     run = RunFolder.open(shop / "run")
     recipe = run.read_json("recipe.json")
     assert recipe["classes"] == ["no", "yes"]
-    assert recipe["inputs"] == ["age", "job", "zip"]
+    assert recipe["inputs"] == ["age", "job", "size"]
     assert "job=smith" in recipe["features"]["names"]
     assert run.report.is_file()
     assert len(run.records("epoch")) == 6
@@ -105,9 +105,9 @@ def test_predict_writes_one_row_an_example_in_order(shop, capsys, tmp_path):
 
 
 def test_columns_keep_their_kind_in_further_data(shop, capsys, tmp_path):
-    """Zip codes are numbers here, and a lone row of ages may be empty: neither may be read anew by guessing."""
-    (tmp_path / "one.csv").write_text("id,age,job,zip\nx,,cook,00002\ny,,smith,00003\n")
-    assert main(["predict", str(shop / "run"), str(tmp_path / "one.csv")]) == 0
+    """Sizes S, 10 and 12 are text, also where only 10 and 12 occur; ages are numbers, also where all are missing."""
+    (tmp_path / "two.csv").write_text("id,age,job,size\nx,,cook,10\ny,,smith,12\n")
+    assert main(["predict", str(shop / "run"), str(tmp_path / "two.csv")]) == 0
     assert len(predictions(capsys.readouterr().out)) == 2
 
 
