@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -137,11 +137,12 @@ def _wrong(name: str, value: Any, wanted: str) -> ValueError | TypeError:
     return kind(f"{name}={value!r}: give {wanted}")
 
 
-def blame(data: Any, nan: bool) -> str:
+def blame(data: Any, classes: Callable[[], int | None], nan: bool) -> str:
     """Why a loss may be nan or inf, as far as the data say: a value that is not finite, a label that no model has.
 
     Args:
-        data: what is trained on.
+        data: what is trained on or validated with.
+        classes: how many classes the model tells apart, where it tells classes apart.
         nan: that the loss is nan, which labels can make of it, and not inf.
 
     Returns:
@@ -163,4 +164,8 @@ def blame(data: Any, nan: bool) -> str:
     low, high = int(labels.min()), int(labels.max())
     if low < 0:
         return f"y holds {low} in row {int(np.argmax(np.asarray(labels) < 0))}, and classes are numbered from 0"
-    return f"y holds labels {low} to {high}, and one beyond the model's classes (0 to classes - 1) gives nan"
+    width = classes()
+    if width is not None and high >= width:
+        row = int(np.argmax(np.asarray(labels) >= width))
+        return f"y holds {int(labels[row])} in row {row}, and the model has classes 0 to {width - 1}"
+    return ""

@@ -213,12 +213,15 @@ def fit(
             folder.write_json("config.json", config)
             folder.write_json("program.json", built.plan.as_dict() | environment(layout))
         held_out = None if validation is None else as_dataset(validation)
-        if held_out is not None and isinstance(weighted, Dataset):
-            _warn_of_leaks(weighted, held_out)
+        if held_out is not None:
+            _compare_columns(built.feed, held_out)
+            _warn_of_leaks(getattr(weighted, "dataset", weighted), held_out)
         training = _training(
             run, built, restored, store=store, checkpoint=saving, stop=stop, held_out=held_out,
             eval_batch_size=eval_batch_size, metrics=chosen_metrics, train_metrics=train_metrics, progress=progress,
-            early_stopping=early_stopping, callbacks=callbacks, config=config, blame=partial(blame, weighted),
+            early_stopping=early_stopping, callbacks=callbacks, config=config,
+            blame=partial(blame, weighted, partial(_classes, built)),
+            blame_validation=partial(blame, held_out, partial(_classes, built)),
             deadline=None if max_seconds is None else begun + max_seconds,
         )  # fmt: skip
         return _train(run, built, training, restored, epochs, verbose)
@@ -454,8 +457,40 @@ def _power_below(count: int) -> int:
     return 1 << (count.bit_length() - 1)
 
 
-def _warn_of_leaks(data: Dataset, validation: Dataset) -> None:
-    if set(data.columns) & set(validation.columns) - {"y", "weight"}:
+def _classes(program: Program) -> int | None:
+    """How many classes the model tells apart: the width of what its accuracy reads, None where there is none."""
+    from jaxdl.metrics import Accuracy
+
+    step = program.step
+    if step.evaluate is None or not any(isinstance(metric, Accuracy) for metric in step.metrics):
+        return None
+    item = jax.tree.map(lambda x: x[0], program.feed.block(program.seed, 0, 1))
+    seen = jax.eval_shape(
+        lambda state, data: step.evaluate(state, program.feed.take(data, item)),  # type: ignore[misc]
+        program.abstract_state,
+        program.feed.data,
+    )
+    return int(seen.preds.shape[-1])
+
+
+def _compare_columns(feed: Any, validation: Dataset) -> None:
+    """Validation examples must look like training examples."""
+    for name, column in feed.batch.items():
+        if name == "weight":
+            continue
+        if name not in validation:
+            raise ValueError(
+                f"validation lacks the column {name!r} of the training data; it has {sorted(validation.columns)}"
+            )
+        if validation[name].shape[1:] != column.shape[1:]:
+            raise ValueError(
+                f"an example's {name!r} has shape {list(validation[name].shape[1:])} in validation and "
+                f"{list(column.shape[1:])} in training: both must be the same"
+            )
+
+
+def _warn_of_leaks(data: Any, validation: Dataset) -> None:
+    if isinstance(data, Dataset) and set(data.columns) & set(validation.columns) - {"y", "weight"}:
         found = find_leaks(data.replace(name="training data"), validation, max_seconds=1.0)
         if found:
             warnings.warn(

@@ -65,10 +65,10 @@ class Run:
         """The task's predictions for every example, NumPy arrays [examples, ...] in the order of the data.
 
         Args:
-            data: what fit takes; columns "x" is enough. Labels, where present, are not read.
+            data: what fit takes, or a bare array x. Labels, where present, are not read.
             batch_size: examples at a time; it does not change the result's meaning, only memory and speed.
         """
-        dataset = as_dataset(data)
+        dataset = as_dataset({"x": data} if isinstance(data, np.ndarray) else data)
         columns = {name: column for name, column in dataset.columns.items() if name not in ("y", "weight")}
         feed = make_feed(dataset.replace(columns=columns, classes=None), self._size(batch_size, dataset), shuffle=False)
         return Predictor(self.step, feed, self.layout, self._state())(self._state())

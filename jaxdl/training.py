@@ -114,6 +114,7 @@ class Training:
         first_step: int,
         classes: tuple[str, ...],
         blame: Callable[[bool], str],
+        blame_validation: Callable[[bool], str],
     ):
         self.run, self.program, self.stop, self.progress, self.store = run, program, stop, progress, store
         self.checkpoint, self.early_stopping, self.callbacks = checkpoint, early_stopping, callbacks
@@ -127,7 +128,8 @@ class Training:
         self._not_finite = ""
         self._begun = self._epoch_begun = self._saved_at = time.perf_counter()
         self._record_at = 0
-        self._blame = blame
+        self._compiling = 0.0
+        self._blame, self._blame_validation = blame, blame_validation
         self._sound = jax.jit(_sound)
         self.classes = classes
         self.first_step = first_step
@@ -251,8 +253,13 @@ class Training:
                     record[f"validation:{name}"] = value
                 else:
                     self.extra_results[name] = value
-        record["examples_per_second"] = min(done * self.run.batch_size, self.program.feed.examples) / max(trained, 1e-9)
+        compiling, self._compiling = self.program.first_call_seconds - self._compiling, self.program.first_call_seconds
+        examples = min(done * self.run.batch_size, self.program.feed.examples)
+        record["examples_per_second"] = examples / max(trained - compiling, 1e-9)
         record["seconds"] = self.seconds()
+        if math.isnan(record.get("validation:loss", 0.0)) and math.isfinite(record["train:loss"]):
+            why = self._blame_validation(True) or "the weights of the validation data may all be 0"
+            self.note(step, f"the validation loss is nan: {why}")
         self.run.history.append(record)
         self.run.metrics = {name: value for name, value in record.items() if ":" in name}
         self.progress.epoch(record)

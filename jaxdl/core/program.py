@@ -108,6 +108,7 @@ class Program:
         self.step, self.feed, self.seed = step, feed, seed
         self.layout = Layout.single() if layout is None else layout
         self.compile_seconds = 0.0
+        self.first_call_seconds = 0.0  # wall time of first calls, which trace and compile
         self._per_epoch = apply == "epoch"
         self._start = start
         self._all_count = all_count
@@ -263,14 +264,21 @@ class Program:
 
     def run(self, state: State, block: PyTree, count: int, step: int) -> tuple[State, Packed]:
         """Train `count` steps from `step` on. Consumes `state`. Returns at once, while the device works."""
-        program = self._jitted(self.plan.steps_per_dispatch if self.plan.mode == "loop" else count)
+        length = self.plan.steps_per_dispatch if self.plan.mode == "loop" else count
+        known, begun = (self.plan.mode, length) in self._programs, time.perf_counter()
+        program = self._jitted(length)
         if self.plan.mode != "loop":
             state, rows = program(state, self._data, block)
+            if not known:
+                self.first_call_seconds += time.perf_counter() - begun
             return state, Packed(rows, count)
         offset = (step % self.feed.steps_per_epoch) % self.plan.steps_per_dispatch
         rows = self._rows()
         for _ in range(count):
             state, rows = program(state, rows, self._data, block)
+            if not known:
+                self.first_call_seconds += time.perf_counter() - begun
+                known = True
         return state, Packed(rows[offset:] if offset else rows, count)
 
     def reports(self, words: np.ndarray) -> Report:

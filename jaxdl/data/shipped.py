@@ -88,7 +88,8 @@ _SETS = {
 def load(name: str) -> tuple[Dataset, Dataset]:
     """(train, test) of a shipped set: "digits", "iris", "wine" or "breast_cancer".
 
-    The split is fixed and stratified and stored in the package; examples keep the order of the source. `describe(name)` tells the source and the licence.
+    The split is fixed and stratified and stored in the package; examples keep the order of the source.
+    `describe(name)` tells the source and the licence.
 
     Raises:
         ValueError: no such set; the nearest name is suggested.

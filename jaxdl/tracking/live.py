@@ -57,7 +57,7 @@ class Live:
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Prints the epoch's row; a header stands above the first one and wherever the columns change."""
-        self._pace.epoch_is_done()
+        self._pace.epoch_is_done(record.get("examples_per_second"))
         cells = {"epoch": self._pace.of_epochs(record.get("epoch", ""))}
         if "step" in record:
             cells["step"] = str(record["step"])

@@ -123,7 +123,7 @@ class Lines:
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Writes the epoch's line."""
         self._next = time.monotonic() + LINE_SECONDS
-        self._pace.epoch_is_done()
+        self._pace.epoch_is_done(record.get("examples_per_second"))
         parts = [f"epoch {self._pace.of_epochs(record.get('epoch'))}"]
         if "step" in record:
             parts.append(f"step {self._pace.of_steps(record['step'])}")
@@ -156,10 +156,12 @@ class Pace:
         self._steps = 0
         self._examples = 0
         self._rates: tuple[float, float] | None = None  # steps and examples a second, smoothed
+        self._per_step = 1.0  # examples
 
     def add(self, step: int, examples: int, now: float) -> None:
         """Counts a dispatch; a window of at least half a second is folded into the smoothed rates."""
         done, self.step = step - self.step, step
+        self._per_step = examples / max(done, 1)
         if self._since is None:
             self._since = now
             return
@@ -173,8 +175,11 @@ class Pace:
         self._rates = new if old is None else (0.7 * old[0] + 0.3 * new[0], 0.7 * old[1] + 0.3 * new[1])
         self._since, self._steps, self._examples = now, 0, 0
 
-    def epoch_is_done(self) -> None:
-        """Leaves what an epoch's end costs (evaluation, saving) out of the rate of training."""
+    def epoch_is_done(self, examples_per_second: float | None = None) -> None:
+        """Leaves what an epoch's end costs (evaluation, saving) out of the rate of training, which is then the epoch's
+        own: epochs of one dispatch have no window between two."""
+        if examples_per_second:
+            self._rates = examples_per_second / self._per_step, examples_per_second
         self._since, self._steps, self._examples = None, 0, 0
 
     @property
