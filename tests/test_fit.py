@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import jaxdl
-from jaxdl import fitting, training
+from jaxdl import fitting
 from jaxdl.metrics import Accuracy, ConfusionMatrix
 from tests.steps import counting_task, digits, mlp_task, same_bits
 
@@ -82,7 +82,7 @@ class TestLength:
 
 class TestEvaluation:
     def test_eval_batch_size_changes_memory_and_nothing_else(self) -> None:
-        train, test = digits()
+        _, test = digits()
         sizes: dict[Any, set[int]] = {}
         records = []
         for size in (None, 7, 1000):
@@ -120,7 +120,7 @@ class TestEvaluation:
         assert [r["train:accuracy"] for r in run.history] == pytest.approx([expected] * 2)
 
     def test_the_average_is_what_evaluates_and_predicts(self) -> None:
-        train, test = digits()
+        _, test = digits()
         run = fit(validation=test, average=0.5, optimizer=jaxdl.optim.sgd(0.5))
         average = run.state.extra["average"]
         assert not same_bits(average, run.state.params)
@@ -259,8 +259,10 @@ class TestProgram:
         "first", ["import jaxdl.fitting", "import jaxdl.run, jaxdl.report", "from jaxdl import fit"]
     )
     def test_fit_is_the_function_whatever_is_imported_first(self, first: str) -> None:
-        code = f"import jaxdl; {first}; import jaxdl.fitting, jaxdl.core.transform; assert jaxdl.fit.__name__ == 'fit'; " \
-               "assert callable(jaxdl.accumulate); assert set(dir(jaxdl)) == set(jaxdl.__all__)"  # fmt: skip
+        code = (
+            f"import jaxdl; {first}; import jaxdl.fitting, jaxdl.core.transform; assert jaxdl.fit.__name__ == 'fit'; "
+            "assert callable(jaxdl.accumulate); assert set(dir(jaxdl)) == set(jaxdl.__all__)"
+        )
         subprocess.run([sys.executable, "-c", code], check=True)
 
 
