@@ -51,7 +51,7 @@ def write_report(path: str | os.PathLike[str]) -> Path:
     charts = charts_of(records, results.get("best") or run.get("best"))
     body = [_head(folder, run, results, records)]
     drawn = [
-        line_chart(title, lines, x_label=x, mark=mark, from_zero=title == _NAMES["examples_per_second"])
+        line_chart(title, lines, x_label=x, mark=mark, from_zero=_from_zero(title, lines))
         for title, lines, x, mark in charts
     ]
     body.append("<section class='charts'>" + "".join(f"<figure>{svg}</figure>" for svg in drawn if svg) + "</section>")
@@ -79,6 +79,13 @@ def write_report(path: str | os.PathLike[str]) -> Path:
 
 
 Chart = tuple[str, list[Line], str, Mark | None]
+
+
+def _from_zero(title: str, lines: Sequence[Line]) -> bool:
+    """Throughput does, and a learning rate that ends near 0, as a cosine's: on a log scale its end hides the rest."""
+    rates = [abs(y) for line in lines for y in line.y]
+    fades = title == _NAMES["learning_rate"] and bool(rates) and min(rates) < 1e-4 * max(rates)
+    return fades or title == _NAMES["examples_per_second"]
 
 
 def charts_of(records: Sequence[Mapping[str, Any]], best: Mapping[str, Any] | None = None) -> list[Chart]:

@@ -35,7 +35,8 @@ class Columns:
     ] = None
     """Resize images to this size; needed when they differ."""
     skip_bad_rows: bool = False
-    """Leave out rows and images that cannot be read, and say how many, instead of stopping at the first."""
+    """Leave out rows and images that cannot be read, and say how many, instead of stopping at the first. Never for
+    predict, whose rows stand beside those of DATA."""
 
 
 @dataclass(frozen=True)

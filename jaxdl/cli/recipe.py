@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,9 +81,13 @@ class Recipe:
         }
         return cls(**content)
 
-    def read(self, place: str, part: Part = "test") -> Table:
-        """The table at `place`, read as the training data were: a column keeps its kind where a guess would differ."""
-        table = read_table(place, part, self.image_size, self.image_mode, self.skip_bad_rows)
+    def read(self, place: str, part: Part = "test", *, every_row: bool = False) -> Table:
+        """The table at `place`, read as the training data were: a column keeps its kind where a guess would differ.
+
+        every_row: a row that cannot be read raises, whatever was asked for in training: predictions stand beside rows.
+        """
+        skip = self.skip_bad_rows and not every_row
+        table = read_table(place, part, self.image_size, self.image_mode, skip)
         kinds = dict(self.features["inputs"]) if self.features else {}
         if self.label in table and self.classes is not None and not _are_digits(self.classes):
             kinds[self.label] = "text"
@@ -90,7 +95,7 @@ class Recipe:
         wrong = {name: kinds[name] for name, kind in guessed.items() if kind != kinds[name] and kinds[name] != "array"}
         if not wrong:
             return table
-        return read_table(place, part, self.image_size, self.image_mode, self.skip_bad_rows, wrong)
+        return read_table(place, part, self.image_size, self.image_mode, skip, wrong)
 
     def x(self, table: Table) -> np.ndarray:
         """The inputs of the model: float32 [n, d], or the array column as it is.
@@ -160,7 +165,23 @@ def read_table(
         "types": types,
     }
     known = inspect.signature(READERS[format_of(place)]).parameters
-    return read(place, **{name: value for name, value in wanted.items() if value is not None and name in known})
+    options = {name: value for name, value in wanted.items() if value is not None and name in known}
+    try:
+        return read(place, **options)
+    except ValueError as problem:
+        raise ValueError(_as_typed(str(problem))) from problem
+
+
+def _as_typed(sentence: str) -> str:
+    """A reader's advice with the options of the command line in the place of Python's."""
+    sentence = sentence.replace("on_error='skip'", "--skip-bad-rows")
+    return re.sub(r"size=\((\d+), (\d+)\)", r"--image-size \1 \2", sentence)
+
+
+def left_out(table: Table) -> str:
+    """Such as ", 2 bad rows left out"; empty when none was."""
+    count = table.skipped.count
+    return f", {count:,} bad row{'' if count == 1 else 's'} left out" if count else ""
 
 
 def _are_digits(classes: tuple[str, ...]) -> bool:

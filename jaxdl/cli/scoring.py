@@ -14,7 +14,7 @@ import numpy as np
 
 import jaxdl
 from jaxdl import metrics
-from jaxdl.cli.recipe import Recipe, open_run
+from jaxdl.cli.recipe import Recipe, left_out, open_run
 from jaxdl.data.dataset import Dataset
 from jaxdl.data.table import Table
 
@@ -30,12 +30,13 @@ def evaluate(options: Evaluate) -> int:
     """Print the measures of the run's model on labelled data."""
     folder = open_run(options.run)
     recipe = Recipe.load(folder)
-    dataset = recipe.dataset(recipe.read(options.data))
+    table = recipe.read(options.data)
+    dataset = recipe.dataset(table)
     found = measure(jaxdl.load_run(folder.path, build_task(recipe), dataset), dataset, recipe)
     if options.json:
         print(json.dumps({name: _plain(value) for name, value in found.items()}))
     else:
-        print(as_lines(found, recipe, dataset.name))
+        print(as_lines(found, recipe, dataset.name + left_out(table)))
     return 0
 
 
@@ -43,7 +44,7 @@ def predict(options: Predict) -> int:
     """Write one CSV row an example; in a terminal only the first, unless --output says where."""
     folder = open_run(options.run)
     recipe = Recipe.load(folder)
-    table = recipe.read(options.data)
+    table = recipe.read(options.data, every_row=True)
     dataset = Dataset({"x": recipe.x(table)}, name=table.source)
     outputs = jaxdl.load_run(folder.path, build_task(recipe), dataset).predict(dataset)
     rows = _rows(recipe, table, np.asarray(outputs))

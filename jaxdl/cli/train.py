@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import jaxdl
-from jaxdl.cli.recipe import Recipe, open_run, read_table
+from jaxdl.cli.recipe import Recipe, left_out, open_run, read_table
 from jaxdl.cli.scoring import as_lines, build_task, measure
 from jaxdl.data import available
 from jaxdl.data.dataset import Dataset
@@ -269,8 +269,7 @@ def _introduce(recipe: Recipe, table: Table, training: Dataset, validation: Data
     shape = training["x"].shape[1:]
     inputs = f"{len(recipe.inputs)} columns" if len(shape) == 1 else f"images {' x '.join(map(str, shape))}"
     numbers = f" as {shape[0]:,} numbers" if len(shape) == 1 else ""
-    left_out = f", {table.skipped.count:,} bad rows left out" if table.skipped.count else ""
-    print(f"data: {table.source}, {len(table):,} examples, {inputs}{numbers}{left_out}")
+    print(f"data: {table.source}, {len(table):,} examples, {inputs}{numbers}{left_out(table)}")
     for note in (recipe.features or {}).get("notes", ()):
         print(f"  {note}")
     if recipe.classes is None:

@@ -46,7 +46,7 @@ def line_chart(
     xs, ys = [x for x, _ in points], [y for _, y in points]
     if from_zero:
         ys.append(0.0)
-    log = min(ys) > 1e-300 and 50 < max(ys) / min(ys) < 1e7  # beyond, as at the end of a cosine, it hides the rest
+    log = min(ys) > 1e-300 and max(ys) / min(ys) > 50
     x_low, x_high = min(xs), max(xs)
     if x_low == x_high:
         x_low, x_high = x_low - 0.5, x_high + 0.5
