@@ -111,6 +111,20 @@ def test_columns_keep_their_kind_in_further_data(shop, capsys, tmp_path):
     assert len(predictions(capsys.readouterr().out)) == 2
 
 
+def test_bad_rows_stop_or_are_left_out_but_never_in_predictions(capsys, tmp_path):
+    table = tmp_path / "bad.csv"
+    table.write_text("a,b,y\n" + "1,2,u\n3,4,v\n" * 20 + "7,8\n")
+    arguments = ["train", str(table), "--epochs", "1", "--model", "linear", "--output", str(tmp_path / "run")]
+    assert main(arguments) == 1
+    assert "line 42" in (err := capsys.readouterr().err) and "--skip-bad-rows" in err
+    assert main([*arguments, "--skip-bad-rows"]) == 0
+    assert "40 examples, 2 columns as 2 numbers, 1 bad row left out" in capsys.readouterr().out
+    assert main(["evaluate", str(tmp_path / "run"), str(table)]) == 0
+    assert "bad.csv, 1 bad row left out: 40 examples" in capsys.readouterr().out
+    assert main(["predict", str(tmp_path / "run"), str(table)]) == 1
+    assert "line 42" in capsys.readouterr().err
+
+
 def test_resume_goes_on_to_more_epochs_exactly(shop, capsys, tmp_path):
     """6 epochs and then 9 are the 9 of one run, to the last bit."""
     arguments = [
