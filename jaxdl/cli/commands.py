@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import shutil
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -57,13 +60,17 @@ class Training:
 
     epochs: int = 20
     """Passes over the training data, at most."""
-    batch_size: Annotated[int | None, arg(help_behavior_hint="(default: 128, and down to 16 for small data)")] = None
+    batch_size: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint="(default: 128, and down to 16 for small data)")
+    ] = None
     """Examples per update."""
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     """How gradients become updates; sgd has momentum 0.9."""
     learning_rate: float = 1e-3
     """How far an update goes."""
-    weight_decay: Annotated[float | None, arg(help_behavior_hint="(default: 1e-4 for adamw, else 0)")] = None
+    weight_decay: Annotated[
+        float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 1e-4 for adamw, else 0)")
+    ] = None
     """How much each update shrinks the weights."""
     balance: bool = False
     """Let every class count the same in the loss, however rare it is."""
@@ -89,9 +96,7 @@ class Train:
     Examples:
 
       jaxdl train digits
-
       jaxdl train bank.csv.gz --label y --ignore duration
-
       jaxdl train photos.zip --validation photos-test.zip --epochs 30 --output runs/photos
     """
 
@@ -127,7 +132,6 @@ class Resume:
     Examples:
 
       jaxdl resume runs/bank-mlp
-
       jaxdl resume runs/bank-mlp --epochs 40
     """
 
@@ -136,7 +140,7 @@ class Resume:
     """Where the same training data lie now."""
     validation: Annotated[str | None, arg(metavar="PATH", help_behavior_hint="(default: where they were)")] = None
     """Where the same validation data lie now."""
-    epochs: Annotated[int | None, arg(help_behavior_hint="(default: as many as were asked for)")] = None
+    epochs: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: as many as were asked for)")] = None
     """Train until so many epochs are done in all, more than were asked for at first."""
     quiet: bool = False
     """Print nothing but what went wrong."""
@@ -155,7 +159,6 @@ class Evaluate:
     Examples:
 
       jaxdl evaluate runs/bank-mlp test.csv
-
       jaxdl evaluate runs/bank-mlp test.csv --json | jq .accuracy
     """
 
@@ -181,7 +184,6 @@ class Predict:
     Examples:
 
       jaxdl predict runs/bank-mlp new.csv --output predictions.csv
-
       jaxdl predict runs/bank-mlp new.csv | cut -d, -f1 | sort | uniq -c
     """
 
@@ -253,6 +255,21 @@ def parse(words: Sequence[str]) -> Callable[[], int]:
         print(f"jaxdl {jaxdl.__version__}")
         raise SystemExit(0)
     if words and words[0] in _COMMANDS:  # alone, a command shows its whole docstring
-        return tyro.cli(_COMMANDS[words[0]], args=words[1:], prog=f"jaxdl {words[0]}", config=_CONFIG)
+        command = _COMMANDS[words[0]]
+        about = _wrapped(inspect.getdoc(command) or "")
+        return tyro.cli(command, args=words[1:], prog=f"jaxdl {words[0]}", description=about, config=_CONFIG)
     chosen: Any = Command  # a union, which mypy does not take for a type here
     return tyro.cli(chosen, args=words or ["--help"], prog="jaxdl", description=_ABOUT, config=_CONFIG)
+
+
+def _wrapped(text: str) -> str:
+    """Paragraphs within the terminal's width and examples as they are, all indented: a line that begins with a space,
+    tyro leaves as it is; others it joins, for the terminal to break in the middle of words."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    parts = []
+    for paragraph in text.split("\n\n"):
+        if paragraph.startswith(" "):
+            parts.append(textwrap.indent(paragraph, " "))
+        else:
+            parts.append(textwrap.fill(" ".join(paragraph.split()), width, initial_indent=" ", subsequent_indent=" "))
+    return "\n \n".join(parts)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxdl.cli.commands import Cache, Runs
@@ -25,18 +24,19 @@ def runs(options: Runs) -> int:
         print(f"no runs below {options.root}: jaxdl train makes one")
         return 0
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("run", overflow="fold")
-    for name in ("status", "epochs", "best", "started", "took"):
-        table.add_column(name, justify="right" if name in ("epochs", "took") else "left", no_wrap=True)
+    table.add_column("run", overflow="fold", min_width=12)
+    for name in ("status", "epochs", "best", "in epoch", "took", "age"):
+        table.add_column(name, justify="left" if name in ("status", "best") else "right", no_wrap=True)
     for run in found:
-        status = str(run["status"])
+        status, best = str(run["status"]), run["best"] or {}
         table.add_row(
             Text(str(run["name"])),
             Text(status, style=_STATUS_STYLE.get(status, "")),
             "-" if run["epochs"] is None else f"{run['epochs']:,}",
-            Text(_best(run["best"])),
-            "-" if run["started"] is None else _ago(time.time() - run["started"]),
+            Text(f"{best['metric']} {best['value']:.4g}" if best.get("value") is not None else "-"),
+            str(best.get("epoch", "-")),
             "-" if run["seconds"] is None else _duration(run["seconds"]),
+            "-" if run["started"] is None else _age(time.time() - run["started"]),
         )
     console = Console()
     if not console.is_terminal:
@@ -59,19 +59,11 @@ def cache(options: Cache) -> int:
     return 0
 
 
-def _best(best: Mapping[str, Any] | None) -> str:
-    if not best or best.get("value") is None:
-        return "-"
-    where = f" (epoch {best['epoch']})" if best.get("epoch") is not None else ""
-    return f"{best.get('metric', '')} {best['value']:.4g}{where}"
-
-
-def _ago(seconds: float) -> str:
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {unit}{'' if count == 1 else 's'} ago"
-    return "just now"
+            return f"{seconds / size:.0f} {unit}"
+    return "now"
 
 
 def _duration(seconds: float) -> str:
