@@ -272,4 +272,4 @@ def _wrapped(text: str) -> str:
             parts.append(textwrap.indent(paragraph, " "))
         else:
             parts.append(textwrap.fill(" ".join(paragraph.split()), width, initial_indent=" ", subsequent_indent=" "))
-    return "\n \n".join(parts)
+    return "\n\n".join(parts)
