@@ -90,7 +90,10 @@ def gradient_step(
         def key(name: str) -> jax.Array:
             return step_key(state.seed, name, state.step, batch.get("part"))
 
-        return Context(train, key, state.step, Hyper(state.hyper, reads), batch["weight"])
+        # A part of padding alone counts as whole: masked statistics of no rows would be 0 / 0, and 0 * nan is nan.
+        counts = (batch["weight"] > 0).any()
+        weight = jnp.where(counts, batch["weight"], jnp.ones_like(batch["weight"]))
+        return Context(train, key, state.step, Hyper(state.hyper, reads), weight)
 
     def objective(params: PyTree, state: State, batch: Batch, train: bool) -> tuple[Array, tuple[Array, Array, Loss]]:
         inputs = {name: value for name, value in batch.items() if name not in ("weight", "part")}

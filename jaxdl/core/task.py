@@ -109,7 +109,7 @@ class Context(NamedTuple):
         step: [] int32, batches drawn so far.
         hyper: traced numbers by name: `hyper.get("dropout", 0.1)`.
         weight: [batch] float32, the examples' weights; 0 marks rows that only fill the batch up. Batch norm takes
-            `weight > 0` as its mask.
+            `weight > 0` as its mask. All ones where no row counts at all, so that a masked mean never is 0 / 0.
     """
 
     train: bool
