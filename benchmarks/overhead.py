@@ -95,6 +95,9 @@ def _inside(options: argparse.Namespace) -> None:
         import torch
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))
+    from jaxdl.core.allocator import keep_freed_memory
+
+    keep_freed_memory()  # fit does so; this way every peer has it from its first allocation on
     if part == "checkpoint":
         lines = checkpoint_row(name, min(options.rounds, SAVE_ROUNDS))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,20 +23,35 @@ def epochs(row: Row) -> dict[str, Callable[[], object]]:
 
     "scan": one program an epoch, the host's permutation as its argument. "loop": a Python loop over a jitted donated
     step that gathers on the device; "loop-host": the same with NumPy gathering. For the convnet also im2col in a scan.
+    "-parts": a large batch whose gradient is summed over parts that fit the cache.
     """
     apply = networks.APPLY[row.model]
+    whole = dataclasses.replace(row, parts=1)
     if row.model == "convnet":  # lax.conv in a scan is 20 times slower on CPU: no candidate for the best
-        return {
-            "loop": _loop(row, apply),
-            "loop-host": _loop(row, apply, gather="host"),
-            "scan-im2col": _scan(row, networks.convnet_im2col),
+        parts = {} if row.parts == 1 else {"loop-parts": _loop(row, apply)}
+        return parts | {
+            "loop": _loop(whole, apply),
+            "loop-host": _loop(whole, apply, gather="host"),
+            "scan-im2col": _scan(whole, networks.convnet_im2col),
         }
-    return {"scan": _scan(row, apply), "loop": _loop(row, apply), "loop-host": _loop(row, apply, gather="host")}
+    parts = {} if row.parts == 1 else {"scan-parts": _scan(row, apply)}
+    return parts | {
+        "scan": _scan(whole, apply),
+        "loop": _loop(whole, apply),
+        "loop-host": _loop(whole, apply, gather="host"),
+    }
 
 
-def _step(apply: Any, tx: optax.GradientTransformation, state: Any, x: Any, y: Any) -> tuple[Any, Any]:
+def _step(apply: Any, tx: optax.GradientTransformation, state: Any, x: Any, y: Any, parts: int = 1) -> tuple[Any, Any]:
     params, opt_state = state
-    loss, gradient = jax.value_and_grad(lambda p: networks.cross_entropy(apply(p, x), y).mean())(params)
+
+    def mean(p: Any, x: Any, y: Any) -> Any:
+        return networks.cross_entropy(apply(p, x), y).mean()
+
+    each = [
+        jax.value_and_grad(mean)(params, *part) for part in zip(jnp.split(x, parts), jnp.split(y, parts), strict=True)
+    ]
+    loss, gradient = jax.tree.map(lambda *leaves: sum(leaves) / parts, *each) if parts > 1 else each[0]
     updates, opt_state = tx.update(gradient, opt_state, params)
     return (optax.apply_updates(params, updates), opt_state), loss
 
@@ -52,7 +68,7 @@ def _scan(row: Row, apply: Any) -> Callable[[], object]:
 
     @partial(jax.jit, donate_argnums=0)
     def epoch(state: Any, x: Any, y: Any, order: Any) -> tuple[Any, Any]:
-        return jax.lax.scan(lambda s, rows: _step(apply, tx, s, x[rows], y[rows]), state, order)
+        return jax.lax.scan(lambda s, rows: _step(apply, tx, s, x[rows], y[rows], row.parts), state, order)
 
     rng = np.random.default_rng(0)
 
@@ -73,11 +89,11 @@ def _loop(row: Row, apply: Any, gather: str = "device") -> Callable[[], object]:
 
     @partial(jax.jit, donate_argnums=0)
     def gathered(state: Any, x: Any, y: Any, rows: Any) -> tuple[Any, Any]:
-        return _step(apply, tx, state, x[rows], y[rows])
+        return _step(apply, tx, state, x[rows], y[rows], row.parts)
 
     @partial(jax.jit, donate_argnums=0)
     def handed(state: Any, x: Any, y: Any) -> tuple[Any, Any]:
-        return _step(apply, tx, state, x, y)
+        return _step(apply, tx, state, x, y, row.parts)
 
     rng = np.random.default_rng(0)
 

@@ -48,6 +48,7 @@ def epochs(row: Row, total: int, **settings: Any) -> dict[str, measure.Paced]:
             epochs=total,
             batch_size=row.batch_size,
             callbacks=(stop,),
+            accumulate=row.parts,
             verbose=0,
             **settings,
         )

@@ -16,11 +16,12 @@ NEEDS = ("torch",)
 
 
 def epochs(row: Row) -> dict[str, Callable[[], object]]:
-    """Two of them: "torch", torch.optim.Adam as everybody writes it; "torch-fused", the same with fused=True."""
-    return {"torch": _epoch(row, fused=None), "torch-fused": _epoch(row, fused=True)}
+    """By name: "torch" (Adam as everybody writes it), "torch-fused" (fused=True), "torch-parts" (a batch in parts)."""
+    parts = {} if row.parts == 1 else {"torch-parts": _epoch(row, fused=True, parts=row.parts)}
+    return {"torch": _epoch(row, fused=None), "torch-fused": _epoch(row, fused=True), **parts}
 
 
-def _epoch(row: Row, *, fused: bool | None) -> Callable[[], object]:
+def _epoch(row: Row, *, fused: bool | None, parts: int = 1) -> Callable[[], object]:
     torch.manual_seed(0)
     model = build(row.model)
     x, y = tensors(row)
@@ -31,10 +32,11 @@ def _epoch(row: Row, *, fused: bool | None) -> Callable[[], object]:
         total = torch.zeros(())
         for rows in order[: row.steps * row.batch_size].split(row.batch_size):
             optimizer.zero_grad(set_to_none=True)
-            loss = cross_entropy(model(x[rows]), y[rows])
-            loss.backward()
+            for part in rows.chunk(parts):
+                loss = cross_entropy(model(x[part]), y[part]) / parts
+                loss.backward()
+                total += loss.detach()
             optimizer.step()
-            total += loss.detach()
         return float(total) / row.steps
 
     return run
