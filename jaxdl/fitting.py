@@ -166,6 +166,9 @@ def fit(
         else examples_weighted(as_dataset(data), sample_weight=sample_weight, class_weight=class_weight)
     )
 
+    if isinstance(weighted, Dataset) and "weight" in weighted and not np.any(weighted["weight"]):
+        raise ValueError("every example weighs 0: there is nothing to learn from")
+
     def build(plan: RunPlan | None = None, size: int | None = None) -> Program:
         source: Any = weighted
         if isinstance(weighted, Dataset):

@@ -22,6 +22,7 @@ from jaxdl.core.task import Task, check_number
 from jaxdl.core.transform import average
 from jaxdl.data import as_dataset, make_feed
 from jaxdl.parallel import Layout
+from jaxdl.settings import whole
 from jaxdl.tracking import RunFolder
 
 
@@ -85,6 +86,8 @@ class Run:
         """
         dataset = as_dataset(data)
         feed = make_feed(dataset, self._size(batch_size, dataset), shuffle=False)
+        if metrics is not None and not isinstance(metrics, (tuple, list)):
+            raise TypeError(f"metrics={metrics!r}: give a tuple, metrics=(jaxdl.metrics.Accuracy(),), or () for none")
         chosen = self.step.metrics if metrics is None else tuple(metrics)
         return Evaluator(self.step, feed, chosen, self.layout, self._state())(self._state())
 
@@ -108,7 +111,7 @@ class Run:
         return state.replace(hyper=state.hyper | changed)
 
     def _size(self, batch_size: int | None, dataset: Any) -> int:
-        return min(self.batch_size if batch_size is None else batch_size, len(dataset))
+        return min(self.batch_size if batch_size is None else whole("batch_size", batch_size), len(dataset))
 
     def _state(self) -> State:
         if self.state is None:

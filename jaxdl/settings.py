@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +23,19 @@ _SMALLER = (
 _LARGER = ("accuracy", "auc", "precision", "recall", "f1", "r2", "iou", "score", "bleu", "dice", "ndcg")
 
 
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """A whole number of at least `least`, or a sentence."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name}={value!r}: give a whole number of at least {least}")
+    return int(value)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value >= 0:
+        raise ValueError(f"{name}={value!r}: give a number of at least 0")
+    return float(value)
+
+
 def direction(metric: str, mode: str | None) -> int:
     """1 when a larger value of the metric is better, -1 when a smaller one is.
 
@@ -35,6 +50,8 @@ def direction(metric: str, mode: str | None) -> int:
         if mode not in ("min", "max"):
             raise ValueError(f'mode={mode!r}: choose "min" or "max"')
         return 1 if mode == "max" else -1
+    if not isinstance(metric, str):
+        raise TypeError(f'metric={metric!r}: a metric is followed by its name, such as "validation:loss"')
     name = metric.rpartition(":")[2].lower()
     if any(name.endswith(ending) for ending in _SMALLER):
         return -1
@@ -72,6 +89,11 @@ class Checkpoint:
             raise ValueError(
                 f'Checkpoint(every={self.every!r}): give None, "epoch", or a number of steps of at least 1'
             )
+        if not isinstance(self.folder, (str, os.PathLike)):
+            raise TypeError(f"Checkpoint(folder={self.folder!r}): give the path of a folder")
+        whole("Checkpoint keep", self.keep)
+        if isinstance(self.allow, str) or not all(isinstance(name, str) for name in self.allow):
+            raise TypeError(f"Checkpoint(allow={self.allow!r}): give a tuple of names, such as ('batch_size',)")
         if self.best is not None:
             direction(self.best, self.mode)
 
@@ -96,10 +118,8 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         direction(self.metric, self.mode)
-        if self.patience < 1:
-            raise ValueError(f"EarlyStopping(patience={self.patience}): must be at least 1")
-        if not self.min_delta >= 0:
-            raise ValueError(f"EarlyStopping(min_delta={self.min_delta}): must be at least 0")
+        whole("EarlyStopping patience", self.patience)
+        _number("EarlyStopping min_delta", self.min_delta)
 
     def should_stop(self, history: Sequence[Mapping[str, Any]]) -> bool:
         """Whether the last `patience` epochs brought no improvement: a function of the history, so that a resumed run
@@ -124,9 +144,12 @@ class ProgramOptions:
     tune: bool = False
 
     def __post_init__(self) -> None:
-        k = self.steps_per_dispatch
-        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
-            raise ValueError(f"ProgramOptions(steps_per_dispatch={k!r}): give a whole number of at least 1, or None")
+        if self.steps_per_dispatch is not None:
+            whole("ProgramOptions steps_per_dispatch", self.steps_per_dispatch)
+        if self.mode not in (None, "scan", "loop", "unrolled"):
+            raise ValueError(f'ProgramOptions mode={self.mode!r}: choose "scan", "loop" or "unrolled"')
+        if not isinstance(self.tune, bool):
+            raise TypeError(f"ProgramOptions tune={self.tune!r}: give True or False")
         if self.tune and (self.mode is not None or self.steps_per_dispatch is not None):
             raise ValueError("ProgramOptions(tune=True) chooses mode and steps_per_dispatch itself: leave them out")
 
@@ -153,10 +176,11 @@ class ReduceOnPlateau:
 
     def __post_init__(self) -> None:
         direction(self.metric, self.mode)
-        if not 0 < self.factor < 1:
-            raise ValueError(f"ReduceOnPlateau(factor={self.factor}): must be between 0 and 1")
-        if self.patience < 1:
-            raise ValueError(f"ReduceOnPlateau(patience={self.patience}): must be at least 1")
+        if not 0 < _number("ReduceOnPlateau factor", self.factor) < 1:
+            raise ValueError(f"ReduceOnPlateau factor={self.factor}: must be between 0 and 1")
+        whole("ReduceOnPlateau patience", self.patience)
+        _number("ReduceOnPlateau min_delta", self.min_delta)
+        _number("ReduceOnPlateau least", self.least)
 
     def __call__(self, record: Mapping[str, Any], run: Any) -> None:
         """Called by fit after each epoch."""

@@ -51,6 +51,8 @@ def fit(**settings: Any) -> jaxdl.Run:
         ({"metrics": Accuracy()}, r"metrics=Accuracy\(.*\): give a sequence"),
         ({"metrics": ["accuracy"]}, "metrics holds 'accuracy': give metrics such as"),
         ({"train_metrics": 5}, "train_metrics=5"),
+        ({"train_metrics": [Accuracy(), Accuracy()]}, "training metrics need different names"),
+        ({"sample_weight": np.zeros(203)}, "every example weighs 0"),
         ({"callbacks": print}, "callbacks=.*: give a sequence of functions"),
         ({"callbacks": [3]}, "callbacks="),
         ({"checkpoint": 3}, "checkpoint=3: give a folder"),
@@ -119,7 +121,13 @@ def test_numbers_of_numpy_are_numbers(tmp_path) -> None:
         (lambda: jaxdl.Checkpoint("r", every="minute"), "every='minute'"),
         (lambda: jaxdl.Checkpoint("r", best="validation:xyz"), 'give mode="min" or "max"'),
         (lambda: jaxdl.Checkpoint("r", best="validation:loss", mode="low"), "mode='low'"),
+        (lambda: jaxdl.Checkpoint("r", keep=0), "keep=0"),
         (lambda: jaxdl.EarlyStopping(patience=0), "patience=0"),
+        (lambda: jaxdl.EarlyStopping(patience=1.5), r"patience=1\.5"),
+        (lambda: jaxdl.EarlyStopping(min_delta="x"), "min_delta='x'"),
+        (lambda: jaxdl.ReduceOnPlateau(factor="half"), "factor='half'"),
+        (lambda: jaxdl.ReduceOnPlateau(least=-1), "least=-1"),
+        (lambda: jaxdl.ProgramOptions(mode="bogus"), "mode='bogus'"),
         (lambda: jaxdl.EarlyStopping(min_delta=-1), "min_delta=-1"),
         (lambda: jaxdl.ReduceOnPlateau(factor=1.0), "factor=1.0"),
         (lambda: jaxdl.ReduceOnPlateau(patience=0), "patience=0"),
@@ -130,6 +138,22 @@ def test_numbers_of_numpy_are_numbers(tmp_path) -> None:
 )
 def test_settings_that_cannot_be_are_refused_when_they_are_made(make: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make, sentence",
+    [
+        (lambda: jaxdl.Checkpoint(3), "folder=3"),  # type: ignore[arg-type]
+        (lambda: jaxdl.Checkpoint("r", allow="batch_size"), "allow='batch_size': give|give a tuple of names"),
+        (lambda: jaxdl.EarlyStopping(metric=3), "followed by its name"),  # type: ignore[arg-type]
+        (lambda: jaxdl.ProgramOptions(tune="yes"), "tune='yes'"),  # type: ignore[arg-type]
+        (lambda: jaxdl.gradient_step(3, jaxdl.optim.adam()), "task is a int"),  # type: ignore[arg-type]
+        (lambda: jaxdl.lbfgs_step(3), "task is a int"),  # type: ignore[arg-type]
+    ],
+)
+def test_types_that_cannot_be_are_refused_when_things_are_made(make: Any, sentence: str) -> None:
+    with pytest.raises(TypeError, match=sentence):
         make()
 
 
@@ -149,6 +173,10 @@ def test_predict_and_evaluate_say_what_is_missing() -> None:
         run.predict({"z": digits()[1]["x"]})
     with pytest.raises(ValueError, match="the task reads the column 'y'; the data have x"):
         run.evaluate((digits()[1]["x"],))
+    with pytest.raises(ValueError, match=r"batch_size=2\.5"):
+        run.predict(digits()[1], batch_size=2.5)
+    with pytest.raises(TypeError, match="metrics='accuracy': give a tuple"):
+        run.evaluate(digits()[1], metrics="accuracy")
     seen: list[str] = []
 
     def early(record: dict, run: jaxdl.Run) -> None:
@@ -172,6 +200,7 @@ def test_transformations_refuse_what_they_cannot_do() -> None:
     step = jaxdl.gradient_step(mlp_task(), jaxdl.optim.adam())
     for make, sentence in (
         (lambda: jaxdl.accumulate(step, 0), "accumulate=0"),
+        (lambda: jaxdl.accumulate(step, 2.5), r"accumulate=2\.5"),
         (lambda: jaxdl.average(step, 1.0), "average=1.0"),
         (lambda: jaxdl.average(step, -0.1), "average=-0.1"),
         (lambda: jaxdl.lbfgs_step(mlp_task(), memory=0), "memory=0"),

@@ -68,6 +68,11 @@ def gradient_step(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}: choose one of {', '.join(map(repr, PRECISIONS))}")
+    if not isinstance(task, Task):
+        raise TypeError(f"task is a {type(task).__name__}: for a model, jaxdl.tasks.classification(model)")
+    names = [metric.name for metric in metrics]
+    if len(set(names)) < len(names):
+        raise ValueError(f"training metrics need different names; these are {names}")
     for metric in metrics:
         if metric.reduce != "sum":
             raise ValueError(

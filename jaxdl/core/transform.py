@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 
 import jax
@@ -25,8 +26,9 @@ def accumulate(step: Step, parts: int) -> Step:
     Raises:
         ValueError: parts < 1; a step whose examples must stay together (`whole_batch`).
     """
-    if parts < 1:
-        raise ValueError(f"accumulate={parts}: the number of microbatches must be at least 1")
+    if isinstance(parts, bool) or not isinstance(parts, numbers.Integral) or parts < 1:
+        raise ValueError(f"accumulate={parts}: the number of microbatches must be a whole number of at least 1")
+    parts = int(parts)
     if parts == 1:
         return step
     if step.whole_batch:
