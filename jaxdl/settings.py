@@ -31,7 +31,7 @@ def whole(name: str, value: Any, least: int = 1) -> int:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value >= 0:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value) >= 0:
         raise ValueError(f"{name}={value!r}: give a number of at least 0")
     return float(value)
 
