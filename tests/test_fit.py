@@ -229,7 +229,7 @@ class TestNotFinite:
         "change, sentence",
         [
             (lambda x, y: (x, y - 1), "y holds -1 in row"),
-            (lambda x, y: (x, y + 1), "y holds labels 1 to 10, and one beyond the model's classes"),
+            (lambda x, y: (x, y + 1), "y holds 10 in row 8, and the model has classes 0 to 9"),
             (lambda x, y: (np.where(np.arange(203)[:, None, None, None] == 5, np.nan, x), y), "column 'x' .* in row 5"),
         ],
     )

@@ -226,7 +226,7 @@ class TestFolder:
         monkeypatch.setattr(fitting, "tune", lambda build: RunPlan("scan", 2, "measured"))
         tuned = {"program": jaxdl.ProgramOptions(tune=True), "checkpoint": str(tmp_path / "r")}
         assert fit(**tuned).folder.read_json("program.json")["steps_per_dispatch"] == 2
-        monkeypatch.setattr(fitting, "tune", lambda build: RunPlan("loop", 1, "measured again"))
+        monkeypatch.setattr(fitting, "tune", lambda build: pytest.fail("measured again"))
         assert fit(epochs=2, **tuned).folder.read_json("program.json")["steps_per_dispatch"] == 2
 
 
