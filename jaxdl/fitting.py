@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,7 +25,7 @@ from jaxdl.arguments import (
     is_feed,
 )
 from jaxdl.checkpoint import Restored, Store
-from jaxdl.configuration import configuration, differences, environment
+from jaxdl.configuration import configuration, environment
 from jaxdl.core.evaluator import Evaluator
 from jaxdl.core.gradient import gradient_step
 from jaxdl.core.loop import train
@@ -43,6 +42,7 @@ from jaxdl.core.tune import tune
 from jaxdl.data import Dataset, as_dataset, find_leaks, make_feed
 from jaxdl.data.weights import weighted as examples_weighted
 from jaxdl.parallel import Layout
+from jaxdl.resume import resume, saved_configuration
 from jaxdl.run import Run
 from jaxdl.settings import Checkpoint, EarlyStopping, ProgramOptions
 from jaxdl.tracking import RunFolder, make_progress
@@ -180,7 +180,7 @@ def fit(
             all_count=_all_count(source),
         )  # fmt: skip
 
-    before = _saved_configuration(saving)
+    before = saved_configuration(saving)
     if batch_size == "auto" and before is not None:
         batch_size = int(before["batch_size"])  # a resume keeps to what fitted then
     if batch_size == "auto":
@@ -212,7 +212,7 @@ def fit(
         run = Run(step, layout, batch_size=built.feed.batch_size, hyper=built.hyper, folder=folder)
         restored = None
         if store is not None and folder is not None and saving is not None:
-            restored = _resume(built, store, folder, config, saving, options)
+            restored = resume(built, store, folder, config, saving, options)
             folder.write_json("config.json", config)
             folder.write_json("program.json", built.plan.as_dict() | environment(layout))
         held_out = None if validation is None else as_dataset(validation)
@@ -374,63 +374,6 @@ def _report(run: Run, training: Training) -> None:
     run.folder.write_json("results.json", results)
     run.folder.close()
     write_report(run.folder.path)
-
-
-def _resume(
-    program: Program,
-    store: Store,
-    folder: RunFolder,
-    config: dict[str, Any],
-    saving: Checkpoint,
-    options: ProgramOptions,
-) -> Restored | None:
-    """The newest good checkpoint of this very run, or None for a fresh folder."""
-    if not store.steps():
-        if folder.has("metrics.jsonl"):
-            folder.rewind(-1)  # a run that was killed before its first save starts anew
-        return None
-    saved = folder.read_json("config.json")
-    differs = differences(saved, config, saving.allow)
-    if differs:
-        raise ValueError(
-            f"{saving.folder} holds another run: {'; '.join(differs)}. Give another folder, the old settings, or "
-            "Checkpoint(folder, allow=(...)) with the names that may differ"
-        )
-    record = folder.read_json("program.json")
-    plan = RunPlan(record["mode"], record["steps_per_dispatch"], "as the run began")
-    if options == ProgramOptions() or options.tune:
-        if saved["batch_size"] == config["batch_size"] and saved["examples"] == config["examples"]:
-            program.plan = plan
-    elif (plan.mode, plan.steps_per_dispatch) != (program.plan.mode, program.plan.steps_per_dispatch):
-        raise ValueError(
-            f"{saving.folder} was run as {plan}, and is now asked to run as {program.plan}: a resume keeps to how the "
-            "run began, since another way of running may round differently"
-        )
-    restored = store.restore(program.abstract_state)
-    notes = list(restored.notes)
-    now = environment(program.layout)
-    changed = [
-        f"{name} {record[name]} -> {now[name]}" for name in ("jax", "device", "cpus") if record[name] != now[name]
-    ]
-    if changed:
-        notes.append(f"{', '.join(changed)}: the run goes on, but no longer bit for bit as it would have")
-    tree = restored.tree
-    if saved["batch_size"] != config["batch_size"] or saved["examples"] != config["examples"]:
-        old = -(-int(saved["examples"]) // int(saved["batch_size"]))
-        step = round(int(tree.step) / old * program.feed.steps_per_epoch)
-        tree = tree.replace(step=program.layout.put(np.int32(step)))
-        notes.append(
-            f"step {restored.step} of {old} an epoch is step {step} of {program.feed.steps_per_epoch} an epoch"
-        )
-    folder.rewind(restored.step)
-    return restored._replace(tree=tree, notes=tuple(notes))
-
-
-def _saved_configuration(saving: Checkpoint | None) -> dict[str, Any] | None:
-    """What the run in this folder was configured as; None where there is nothing to resume."""
-    if saving is None or not any((Path(saving.folder) / "checkpoints").glob("[0-9]*")):
-        return None
-    return RunFolder.open(saving.folder).read_json("config.json")
 
 
 def _chosen_plan(

@@ -340,6 +340,9 @@ class Training:
         ):
             return state
         self.progress.note(f"back to epoch {best['epoch']}, the best by {best['metric']} ({best['value']:.6g})")
+        if self._make_evaluator is not None:  # what the report shows is of the state that fit returns
+            values = (self._evaluator or self._make_evaluator(self.best_state))(self.best_state)
+            self.extra_results |= {name: value for name, value in values.items() if not isinstance(value, float)}
         return self.best_state
 
     def improved(self) -> bool:

@@ -279,3 +279,24 @@ class TestLoadRun:
         (tmp_path / "empty").mkdir()
         with pytest.raises(FileNotFoundError, match="holds no run"):
             jaxdl.load_run(tmp_path / "empty", linear(), digits()[0])
+
+
+def test_the_confusion_matrix_is_of_the_state_that_fit_returns(tmp_path: Path) -> None:
+    """Early stopping goes back to the best epoch; the report's matrix goes with it."""
+    train, test = digits()
+    stopping = jaxdl.EarlyStopping("validation:loss", patience=2)
+    run = jaxdl.fit(
+        mlp_task(),
+        train,
+        validation=test,
+        optimizer=jaxdl.optim.adam(0.1),
+        epochs=30,
+        early_stopping=stopping,
+        checkpoint=str(tmp_path / "r"),
+        verbose=0,
+    )
+    assert run.metrics["best"]["epoch"] < run.history[-1]["epoch"]
+    matrix = np.asarray(run.folder.read_json("results.json")["confusion_matrix"])
+    assert np.trace(matrix) / matrix.sum() == pytest.approx(run.evaluate(test)["accuracy"])
+    with pytest.raises(ValueError, match="training is over"):
+        run.set_hyper("learning_rate", 0.5)
