@@ -18,6 +18,8 @@ from jaxdl.parallel import Layout
 #: Settings that do not change what has been learnt so far, and so may differ when a run goes on.
 _FREE = {"epochs", "steps", "metrics", "optimizer", "parameters"}
 
+#: Settings that may be allowed to differ and leave the update's jaxpr as it is: with them, it is still compared.
+_OUTSIDE_UPDATE = {"seed", "shuffle", "start", "validation"}
 
 #: What each name of a configuration means to a person.
 _MEANING = {
@@ -94,7 +96,8 @@ def differences(saved: Mapping[str, Any], config: Mapping[str, Any], allow: Sequ
             found.append(f"{name} was {old!r}, is {new!r}")
     # Another jax prints another jaxpr for the same computation, and so do other shapes: then it proves nothing.
     old, new = str(saved.get("program")), str(config.get("program"))
-    if not found and not allow and old != new and old.split(":")[0] == new.split(":")[0]:
+    other_update = {name for name in allow if saved.get(name) != config.get(name)} - _OUTSIDE_UPDATE
+    if not found and not other_update and old != new and old.split(":")[0] == new.split(":")[0]:
         found.append(f"{_MEANING['program']} differs (another model option, loss, optimizer or schedule)")
     return found
 

@@ -1,0 +1,39 @@
+"""What makes two calls of fit the same run: whatever else differs is refused and named when a run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optax
+import pytest
+
+import jaxdl
+from tests.steps import digits
+
+
+def linear(**options: Any) -> jaxdl.Task:
+    return jaxdl.tasks.classification(jaxdl.create_model("linear", num_classes=10), **options)
+
+
+def fit(folder: Any, data: Any = None, task: Any = None, **settings: Any) -> jaxdl.Run:
+    settings = {"verbose": 0, "epochs": 1, "checkpoint": folder} | settings
+    return jaxdl.fit(linear() if task is None else task, digits()[0] if data is None else data, **settings)
+
+
+class TestAllow:
+    def test_what_may_differ_lets_nothing_else_differ(self, tmp_path: Path) -> None:
+        _, test = digits()
+        allowed = jaxdl.Checkpoint(str(tmp_path), allow=("validation",))
+        fit(allowed, optimizer=optax.sgd(0.1), validation=test.select(range(50)))
+        with pytest.raises(ValueError, match="what task and optimizer compute differs"):
+            fit(allowed, epochs=2, optimizer=optax.sgd(0.001), validation=test)
+        assert len(fit(allowed, epochs=2, optimizer=optax.sgd(0.1), validation=test).history) == 2
+
+    def test_an_update_that_may_differ(self, tmp_path: Path) -> None:
+        fit(str(tmp_path), optimizer=optax.sgd(0.1))
+        for name in ("batch_size", "precision"):  # allowed, and yet the same: that excuses nothing
+            with pytest.raises(ValueError, match="what task and optimizer compute differs"):
+                fit(jaxdl.Checkpoint(str(tmp_path), allow=(name,)), epochs=2, optimizer=optax.sgd(0.001))
+        allowed = jaxdl.Checkpoint(str(tmp_path), allow=("program",))
+        assert len(fit(allowed, epochs=2, optimizer=optax.sgd(0.001)).history) == 2
