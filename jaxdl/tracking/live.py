@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence, Set
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.live import Live as Region
@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jaxdl.tracking.progress import DRAW_SECONDS, Pace, clock, columns_of, short, shown
+from jaxdl.tracking.progress import DRAW_SECONDS, Pace, Tolerant, clock, columns_of, short, shown
 
 _ALIASES = {"validation": "val", "examples_per_second": "examples/s", "learning_rate": "rate", "seconds": "time"}
 _FIRST_TO_GO = ("learning_rate", "examples_per_second", "step", "seconds")  # where the terminal is narrow
@@ -23,7 +23,8 @@ class Live:
     """Rows of epochs that stay in the scrollback, and one line redrawn at most ten times a second."""
 
     def __init__(self, stream: IO[str]):
-        self._console = Console(file=stream, highlight=False, soft_wrap=False)
+        # rich would end the process when the reader of the stream has left
+        self._console = Console(file=cast("IO[str]", Tolerant(stream)), highlight=False, soft_wrap=False)
         self._region: Region | None = None
         self._pace = Pace(None, 1, 0)
         self._scalars: Mapping[str, float] = {}

@@ -87,11 +87,40 @@ class Silent:
         """Nothing."""
 
 
+class Tolerant:
+    """A stream that is silent after its first OSError: a reader such as `head` has left, or the disk is full, and
+    training goes on without being watched. All but `write` and `flush` is the stream's own."""
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+        self._broken = False
+
+    def write(self, text: str) -> int:
+        """Writes, while that is possible."""
+        if not self._broken:
+            try:
+                self._stream.write(text)
+            except OSError:
+                self._broken = True
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes, while that is possible."""
+        if not self._broken:
+            try:
+                self._stream.flush()
+            except OSError:
+                self._broken = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Lines:
     """Plain lines for a log: one an epoch, and inside an epoch at most one in ten seconds."""
 
     def __init__(self, stream: IO[str]):
-        self._stream = stream
+        self._stream = Tolerant(stream)
         self._pace = Pace(None, 1, 0)
         self._next = 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import re
@@ -185,3 +186,28 @@ def test_numbers_in_few_characters() -> None:
     assert list(columns_of(EPOCH)) == [
         "train:loss", "validation:loss", "validation:accuracy", "learning_rate", "examples_per_second", "seconds",
     ]  # fmt: skip
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("problem", [BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError(errno.ENOSPC, "No space")])
+@pytest.mark.parametrize("method", ["write", "flush"])
+@pytest.mark.parametrize("display", [Lines, Live])
+def test_a_stream_that_cannot_be_written_ends_the_display_and_not_the_training(
+    problem: OSError, method: str, display: type[Lines] | type[Live]
+) -> None:
+    class Broken(Terminal):
+        tries = 0
+
+    def fail(self: Broken, *text: str) -> int:
+        self.tries += 1
+        raise problem
+
+    setattr(Broken, method, fail)
+    stream = Broken()
+    shown_on = display(stream)
+    shown_on.start("a run", 100, 10, 0, ["a line"])
+    shown_on.step(1, {"train:loss": 0.5}, 32)
+    shown_on.epoch(EPOCH)
+    shown_on.note("a note")
+    shown_on.close()
+    assert stream.tries == 1
