@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, np.ndarray]
 Transform = Callable[[Record, np.random.Generator], Mapping[str, Any]]
+_DIED = "terminated unexpectedly"  # how grain says that a worker process is gone
 _FOREVER = 2**40  # batches; a source needs a length
 
 
@@ -36,7 +42,8 @@ class GrainFeed:
     run resumed. Without a transform the batches are those of `Resident` and `Streamed`, which are many times faster.
 
     Calls of `block` in sequence are answered by the workers, which run ahead; a call out of sequence is right too, and
-    is computed by the caller. Workers are spawned: a script needs `if __name__ == "__main__":`, and `transform` must
+    is computed by the caller, as is all that is left when a worker was killed (a warning says so). Workers ignore
+    Ctrl-C: the caller ends them. They are spawned: a script needs `if __name__ == "__main__":`, and `transform` must
     pickle (functions, functools.partial and lambdas do). Memory maps are opened again by each worker; other columns
     are copied to each.
 
@@ -210,7 +217,7 @@ class _Batches:
         data: Any = self.dataset
         if isinstance(data, Dataset):
             data = _Sent({name: _sent(array) for name, array in data.columns.items()}, data.classes, data.name)
-        return _received, (data, self.order, self.transform, self.seed, self.first_step)
+        return _received, (data, self.order, self.transform, self.seed, self.first_step, os.getpid())
 
 
 class _Ahead:
@@ -238,11 +245,20 @@ class _Ahead:
         if self._iterator is not None and self._at == (seed, step):
             try:
                 made = [next(self._iterator) for _ in range(count)]
-            except BaseException:
+            except BaseException as problem:
                 self.close()  # after an error in a worker the iterator gives nothing more
-                raise
-            self._at = (seed, step + count)
-            return made
+                if not (isinstance(problem, RuntimeError) and _DIED in str(problem)):
+                    raise
+                # Blocks are functions of (seed, step), so what a killed worker owed can be made here. No new workers:
+                # what killed this one, such as a lack of memory, would kill them too.
+                self.workers = 0
+                warnings.warn(
+                    f"a worker process died ({problem}); batches are made in the main process from here on",
+                    stacklevel=3,
+                )
+            else:
+                self._at = (seed, step + count)
+                return made
         here = self.batches.with_start(seed, step)
         return [here[i] for i in range(count)]
 
@@ -289,7 +305,10 @@ def _sent(array: np.ndarray) -> np.ndarray | _File:
     return np.asarray(array) if on_disk(array) else array
 
 
-def _received(data: Any, order: Order, transform: Transform | None, seed: int, first_step: int) -> _Batches:
+def _received(
+    data: Any, order: Order, transform: Transform | None, seed: int, first_step: int, sender: int
+) -> _Batches:
+    _leave_interrupts_to(sender)
     if isinstance(data, _Sent):
         columns = {
             name: np.memmap(each.path, each.dtype, "r", each.offset, each.shape, each.order)  # type: ignore[call-overload]
@@ -299,6 +318,13 @@ def _received(data: Any, order: Order, transform: Transform | None, seed: int, f
         }
         data = Dataset(columns, data.classes, data.name)
     return _Batches(data, order, transform, seed, first_step)
+
+
+def _leave_interrupts_to(sender: int) -> None:
+    """In a worker: a Ctrl-C reaches every process of the terminal, and it is the caller that ends the run in order."""
+    here = threading.current_thread() is threading.main_thread()
+    if here and os.getpid() != sender and multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _is_records(data: Any) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -256,3 +260,77 @@ def test_dataset_objects_pass_through() -> None:
         Streamed(data, 0)
     with pytest.raises(ValueError, match="workers must be 0 or more"):
         GrainFeed(data, 2, workers=-1)
+
+
+INTERRUPTED = """
+import sys, time
+import jaxdl
+
+def slow(record, rng):
+    time.sleep(0.002)
+    return record
+
+if __name__ == "__main__":
+    train, _ = jaxdl.data.load("digits")
+    task = jaxdl.tasks.classification(jaxdl.create_model("linear", num_classes=10))
+    feed = jaxdl.data.GrainFeed(train.select(range(64)), 16, transform=slow, workers=1)
+
+    def tell(record, run):
+        if record["epoch"] == 5:
+            print("training", flush=True)
+
+    options = jaxdl.ProgramOptions(steps_per_dispatch=2)
+    run = jaxdl.fit(task, feed, epochs=10_000, checkpoint=sys.argv[1], verbose=0, program=options, callbacks=[tell])
+    print("returned", run.stopped, int(run.state.step))
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_the_whole_group_saves_though_it_reaches_the_workers(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(INTERRUPTED)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "training\n", process.stderr.read()  # type: ignore[union-attr]
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, err
+    assert "worker process died" not in err
+    _, stopped, step = out.split()
+    assert stopped == "interrupted"
+    assert f"{int(step)}" in " ".join(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+
+
+def dies_in_a_worker(record: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    if record["y"] == 20 and multiprocessing.parent_process() is not None:
+        time.sleep(0.5)  # what was made before is on its way
+        os._exit(3)
+    return {**record, "x": record["x"] + rng.random()}
+
+
+@pytest.mark.slow
+def test_the_blocks_of_a_dead_worker_are_made_here() -> None:
+    expected = GrainFeed(columns(), 4, shuffle=False, transform=dies_in_a_worker).block(1, 0, 12)
+    feed = GrainFeed(columns(), 4, shuffle=False, transform=dies_in_a_worker, workers=1)
+    try:
+        feed.block(1, 0, 1)
+        parts = [feed.block(1, 1, 2)]
+        assert multiprocessing.active_children()
+        with pytest.warns(UserWarning, match="a worker process died .*batches are made in the main process"):
+            parts += [feed.block(1, 3, 4)]
+        parts += [feed.block(1, 7, 5)]
+        assert not multiprocessing.active_children()
+    finally:
+        feed.close()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), values[1:])
