@@ -122,7 +122,7 @@ def fit(
         checkpoint: a folder, or `Checkpoint(...)`. The same call on the same folder resumes; another configuration is
             refused and the difference named.
         early_stopping: stop by a metric of the history.
-        callbacks: (record of the epoch, run) -> True to stop. `run.set_hyper` changes a traced number.
+        callbacks: (record of the epoch, run) -> True to stop; after each whole epoch. `run.set_hyper` changes a traced number.
         program: how to run, where the rule's choice is not wanted.
         verbose: 0 nothing, 1 live in a terminal and plain lines elsewhere, 2 plain lines.
 
@@ -298,13 +298,12 @@ def _training(
     progress = {} if restored is None else restored.manifest["configuration"]["progress"]
     sums = Sums(progress.get("sums"))
     run.history = list(progress.get("history", []))
-    if restored is not None and run.history and run.history[-1]["step"] == restored.step and sums.weight > 0:
-        early = settings["early_stopping"]
-        if int(restored.tree.step) < stop and not (early and early.should_stop(run.history)):
-            # It had ended within an epoch, which now goes on: that epoch gets its entry at its end.
-            run.history.pop()
-            assert run.folder is not None
-            run.folder.rewind(restored.step - 1)
+    within = restored is not None and bool(run.history) and run.history[-1]["step"] == restored.step and sums.weight > 0
+    if restored is not None and within and restored.step < stop:
+        # It had ended within an epoch, which now goes on: that epoch gets its entry at its end.
+        run.history.pop()
+        assert run.folder is not None
+        run.folder.rewind(restored.step - 1)
     run.hyper |= {name: value for name, value in progress.get("hyper", {}).items() if name in run.hyper}
     return Training(
         run, program, stop=stop, evaluator=evaluator, sums=sums,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdl.checkpoint import Restored, Store
+from jaxdl.checkpoint import CorruptCheckpoint, Restored, Store
 from jaxdl.configuration import differences, environment
 from jaxdl.core.plan import RunPlan
 from jaxdl.core.program import Program
@@ -28,7 +28,7 @@ def resume(
         if folder.has("metrics.jsonl"):
             folder.rewind(-1)  # a run that was killed before its first save starts anew
         return None
-    saved = folder.read_json("config.json")
+    saved = _configuration(store, folder, store.steps()[-1])
     differs = differences(saved, config, saving.allow)
     if differs:
         raise ValueError(
@@ -53,16 +53,55 @@ def resume(
     ]
     if changed:
         notes.append(f"{', '.join(changed)}: the run goes on, but no longer bit for bit as it would have")
-    tree = restored.tree
-    if saved["batch_size"] != config["batch_size"] or saved["examples"] != config["examples"]:
-        old = -(-int(saved["examples"]) // int(saved["batch_size"]))
-        step = round(int(tree.step) / old * program.feed.steps_per_epoch)
-        tree = tree.replace(step=program.layout.put(np.int32(step)))
-        notes.append(
-            f"step {restored.step} of {old} an epoch is step {step} of {program.feed.steps_per_epoch} an epoch"
-        )
+    restored = restored._replace(notes=tuple(notes))
+    if steps_an_epoch(restored.manifest["configuration"]["config"]) != program.feed.steps_per_epoch:
+        return _renumbered(program, store, folder, config, restored)
     folder.rewind(restored.step)
-    return restored._replace(tree=tree, notes=tuple(notes))
+    return restored
+
+
+def steps_an_epoch(config: dict[str, Any]) -> int:
+    """Batches an epoch of a saved configuration."""
+    return int(config.get("steps_per_epoch") or -(-int(config["examples"]) // int(config["batch_size"])))
+
+
+def _configuration(store: Store, folder: RunFolder, step: int) -> dict[str, Any]:
+    """What the checkpoint of a step was saved with; the folder's own file where that manifest is damaged. (The file is
+    written when a run begins, so it may already be of a run that was killed before its first save.)"""
+    try:
+        return store.manifest(step)["configuration"]["config"]
+    except (CorruptCheckpoint, FileNotFoundError, KeyError):
+        return folder.read_json("config.json")
+
+
+def _renumbered(
+    program: Program, store: Store, folder: RunFolder, config: dict[str, Any], restored: Restored
+) -> Restored:
+    """The same state at the same place of its epoch, counted in steps of another length.
+
+    It is saved at once under its new number, and the checkpoints of larger numbers go: the newest must be the largest.
+    """
+    manifest = restored.manifest["configuration"]
+    old, new = steps_an_epoch(manifest["config"]), program.feed.steps_per_epoch
+
+    def number(step: int) -> int:
+        return round(step / old * new)
+
+    step = number(restored.step)
+    tree = restored.tree.replace(step=program.layout.put(np.int32(step)))
+    history = [record | {"step": number(record["step"])} for record in manifest["progress"]["history"]]
+    manifest = {"config": config, "progress": manifest["progress"] | {"history": history}}
+    store.save(step, tree, manifest=manifest, metric=restored.manifest["metric"], wait=True)
+    for other in store.steps():
+        if other > step:
+            store.delete(other)
+    folder.rewind(-1)  # what was recorded is counted in the old steps; the history is in the checkpoint
+    for record in history:
+        folder.append({"kind": "epoch"} | record)
+    note = f"step {restored.step} of {old} an epoch is step {step} of {new} an epoch"
+    return restored._replace(
+        step=step, tree=tree, manifest=restored.manifest | {"configuration": manifest}, notes=(*restored.notes, note)
+    )
 
 
 def saved_configuration(saving: Checkpoint | None) -> dict[str, Any] | None:

@@ -179,18 +179,20 @@ class Training:
             self.note(step, f"stopped: {self._not_finite}")
             return state, True
         ends = step % per_epoch == 0 or step == self.stop or (late and not self.interruption.signal)
+        whole = step % per_epoch == 0
         halt = False
         if ends:
             record = self._close_epoch(step, state, evaluate=True)
-            halt = self._decide(record)
-            state = self.run.apply_changes(state)
+            if whole:  # a part of an epoch decides nothing: a resume goes on within it, as if it had not ended
+                halt = self._decide(record)
+                state = self.run.apply_changes(state)
         if step == self.stop:
             self.run.stopped = "finished"
         elif self.interruption.signal:
             self.run.stopped, halt = "interrupted", True
         elif late:
             self.run.stopped, halt = "max_seconds", True
-        if not self._save(step, state, last=halt or step == self.stop, ends=ends):
+        if not self._save(step, state, last=halt or step == self.stop, ends=whole):
             self.run.stopped, halt = self._not_finite, True
             self.note(step, f"stopped, and not saved: {self._not_finite}")
         return state, halt
@@ -298,9 +300,11 @@ class Training:
     def _follow(self) -> None:
         if self.follow is None:
             return
-        best = best_epoch(self.run.history, self.follow, self.follow_mode)
+        per_epoch = self.program.feed.steps_per_epoch
+        whole = [record for record in self.run.history if record["step"] % per_epoch == 0]
+        best = best_epoch(whole, self.follow, self.follow_mode)
         if best is not None:
-            entry = self.run.history[best]
+            entry = whole[best]
             self.run.metrics["best"] = {
                 "metric": self.follow, "value": entry[self.follow], "epoch": entry["epoch"], "step": entry["step"],
             }  # fmt: skip
@@ -332,12 +336,7 @@ class Training:
     def final_state(self, state: State) -> State:
         """The last state, or the best epoch's where early stopping goes back to it."""
         best = self.run.metrics.get("best")
-        if (
-            self.best_state is None
-            or best is None
-            or not self.run.history
-            or best["step"] == self.run.history[-1]["step"]
-        ):
+        if self.best_state is None or best is None or best["step"] == int(state.step):
             return state
         self.progress.note(f"back to epoch {best['epoch']}, the best by {best['metric']} ({best['value']:.6g})")
         if self._make_evaluator is not None:  # what the report shows is of the state that fit returns

@@ -222,6 +222,20 @@ class Store:
         known = [(metric, step) for step, metric in metrics.items() if metric is not None]
         return min(known)[1] if known else None
 
+    def delete(self, step: int) -> None:
+        """Remove the checkpoint of a step; whole or not at all, whatever is killed when.
+
+        Raises:
+            FileNotFoundError: there is no such step. ValueError: the store is open for reading only.
+        """
+        if self.read_only or self._closed:
+            raise ValueError(f"the store in {self.folder} is not open for writing")
+        self._join()
+        self._checkpoint(step)
+        commit.delete(self.folder, step)
+        self._metrics.pop(step, None)
+        self._corrupt.discard(step)
+
     def manifest(self, step: int) -> dict[str, Any]:
         """The manifest of a step: configuration, environment, leaves, files, metric, time.
 

@@ -38,7 +38,7 @@ class TracedOptimizer(Protocol):
 
 def gradient_step(
     task: Task,
-    optimizer: optax.GradientTransformation | TracedOptimizer,
+    optimizer: optax.GradientTransformation | optax.MultiSteps | TracedOptimizer,
     *,
     precision: str = "float32",
     metrics: tuple[Any, ...] = (),
@@ -79,6 +79,8 @@ def gradient_step(
                 f"metric {metric.name!r} cannot be summed over training batches (it merges by {metric.reduce!r}): "
                 "name it in metrics=, which are computed on the validation data"
             )
+    if isinstance(optimizer, optax.MultiSteps):
+        optimizer = optimizer.gradient_transformation()
     if not isinstance(optimizer, TracedOptimizer) and not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
             f"optimizer is a {type(optimizer).__name__}: pass jaxdl.optim.adamw(...) or a finished optax "
@@ -159,13 +161,12 @@ def gradient_step(
             scalars["gradient_norm"] = norm
         tx = transformation(state.hyper, state.step)
         try:
-            # optax mixes dtypes (0.9 ** count); a user's strict promotion is not meant for it.
-            with jax.numpy_dtype_promotion("standard"):
-                updates, opt_state = tx.update(gradient, state.opt_state, state.params, value=loss)
-        except TypeError as error:
+            updates, opt_state = optimizer_update(tx, gradient, state, loss)
+        except (TypeError, ValueError) as error:
             if "value_fn" in str(error) or "grad_fn" in str(error):
+                name = str(error).split(".")[0] if "<locals>" in str(error) else type(state.opt_state).__name__
                 raise TypeError(
-                    f"{str(error).split('.')[0]} evaluates the loss again inside its update, which a step measured in "
+                    f"{name} evaluates the loss again inside its update, which a step measured in "
                     "parts and on many devices cannot: use jaxdl.lbfgs_step(task) for L-BFGS, or an optimizer that "
                     "needs the gradient only"
                 ) from error
@@ -200,6 +201,18 @@ def gradient_step(
         whole_batch=task.whole_batch,
         rate=traced.rate if traced else None,
     )
+
+
+def optimizer_update(tx: Any, gradient: PyTree, state: State, loss: Array) -> tuple[PyTree, PyTree]:
+    """The optimizer's update, with `value=` the loss where it takes one."""
+    # optax mixes dtypes (0.9 ** count); a user's strict promotion is not meant for it.
+    with jax.numpy_dtype_promotion("standard"):
+        try:
+            return tx.update(gradient, state.opt_state, state.params, value=loss)
+        except TypeError as error:
+            if "unexpected keyword argument 'value'" not in str(error):
+                raise
+            return tx.update(gradient, state.opt_state, state.params)
 
 
 def regularise(gradient: PyTree, params: PyTree, hyper: Mapping[str, Array], want_norm: bool) -> tuple[PyTree, Array]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdl.core.gradient import gradient_step
+from jaxdl.core.gradient import STEP_HYPER, gradient_step
 from jaxdl.core.state import State
 from jaxdl.core.step import Measure, Report, Step, choose
 from jaxdl.core.task import Array, Batch, PyTree, Task
@@ -43,6 +43,8 @@ def lbfgs_step(task: Task, *, memory: int = 10) -> Step:
     if memory < 1:
         raise ValueError(f"lbfgs_step(memory={memory}): must be at least 1")
     plain = gradient_step(task, optax.identity())
+    assert isinstance(plain.reads, set)
+    plain.reads.difference_update(STEP_HYPER)  # penalties and clipping would not agree with the line search
 
     def init(seed: Array, batch: Batch, hyper: Mapping[str, Array]) -> State:
         state = plain.init(seed, batch, hyper)

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdl.core import compile_cache
 from jaxdl.core.allocator import keep_freed_memory
-from jaxdl.core.cost import Cost, cost_of
+from jaxdl.core.cost import Cost, constants_of, cost_of
 from jaxdl.core.plan import RunPlan, choose_plan
 from jaxdl.core.state import State
 from jaxdl.core.step import Array, Report, Step, add, choose, update, zeros
@@ -25,22 +25,34 @@ if TYPE_CHECKING:
 
 
 class Feed(Protocol):
-    """Where batches come from: a function of (seed, step). `jaxdl.data` has the usual ones.
+    """Where batches come from: a function of (seed, step). `jaxdl.data` has the usual ones; fit takes any other, too.
 
     A block is what the host hands over for several steps: indices [steps, batch] of resident columns, or whole batches
-    [steps, batch, ...]; `take` turns one row of it into a batch, in the graph.
+    [steps, batch, ...]; `take` turns one row of it into a batch, in the graph. `dataset`, `shuffle`, `drop_last` and
+    `transform` tell one feed from another where it has them; nothing else reads them.
     """
 
     @property
-    def examples(self) -> int: ...
+    def examples(self) -> int:
+        """Examples an epoch."""
+
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """Examples a batch, padding included."""
+
     @property
-    def steps_per_epoch(self) -> int: ...
+    def steps_per_epoch(self) -> int:
+        """Batches an epoch."""
+
     @property
-    def data(self) -> PyTree: ...
-    def block(self, seed: int, step: int, count: int) -> PyTree: ...
-    def take(self, data: PyTree, item: PyTree) -> Mapping[str, Array]: ...
+    def data(self) -> PyTree:
+        """The arrays that live on the device; {} for a streamed feed."""
+
+    def block(self, seed: int, step: int, count: int) -> PyTree:
+        """What steps [step, step + count) need: NumPy arrays with a leading axis of `count`; on the host."""
+
+    def take(self, data: PyTree, item: PyTree) -> Mapping[str, Array]:
+        """One row of a block -> one batch, with "weight" float32 [batch_size], 0 for padding; in the graph."""
 
 
 class Field(NamedTuple):
@@ -54,15 +66,16 @@ class Field(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """Reports of one dispatch on the device: one uint32 row a step, and how many rows are real."""
+    """Reports of one dispatch on the device: one uint32 row a step, how many rows are real, and where they begin."""
 
     rows: Array
     steps: int
+    start: int = 0
 
 
 def read(packed: Packed) -> np.ndarray:
     """The one place where the host waits for the device and reads: one vector per dispatch, [steps, words] uint32."""
-    return np.asarray(packed.rows)[: packed.steps]
+    return np.asarray(packed.rows)[packed.start : packed.start + packed.steps]
 
 
 class Program:
@@ -229,7 +242,12 @@ class Program:
     @property
     def constants(self) -> list[Any]:
         """Arrays inside the update, which its text names by shape only (a task's class weights)."""
-        return list(self._jaxpr.consts)
+        return constants_of(self._jaxpr)
+
+    @property
+    def batch(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of one batch."""
+        return jax.eval_shape(self.feed.take, self._data, self._first[1])
 
     @property
     def _words(self) -> int:
@@ -279,7 +297,7 @@ class Program:
             if not known:
                 self.first_call_seconds += time.perf_counter() - begun
                 known = True
-        return state, Packed(rows[offset:] if offset else rows, count)
+        return state, Packed(rows, count, offset)
 
     def reports(self, words: np.ndarray) -> Report:
         """Packed rows, as `read` returns them -> Report: scalars [count] float32, sums added up over the rows."""

@@ -98,8 +98,13 @@ def guard(step: Step) -> Step:
         return state.replace(extra=state.extra | {"guard": jnp.int32(0)})
 
     def apply(state: State, measured: Measure) -> tuple[State, Report]:
-        leaves = [x for x in jax.tree.leaves(measured) if jnp.issubdtype(x.dtype, jnp.floating)]
-        finite = jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
+        def floats(tree: PyTree) -> list[Array]:
+            return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+
+        sound = [jnp.isfinite(x).all() for x in floats((measured.total, measured.weight))]
+        # A model's statistics may rightly start at infinity (a running minimum), never at nan.
+        sound += [~jnp.isnan(x).any() for x in floats((measured.means, measured.rows))]
+        finite = jnp.stack(sound).all()
         # The sums are cleaned before they are used: a select after the update would still let NaN into an average.
         clean = choose(finite, measured, jax.tree.map(jnp.zeros_like, measured))
         new, report = step.apply(state, clean)
@@ -116,8 +121,8 @@ def average(step: Step, decay: float = 0.999) -> Step:
     """Keep an exponential moving average of the parameters, used by evaluate and predict; both copies are saved.
 
     average <- average + (1 - d) * (params - average) after each update, float32, with
-    d = min(decay, (1 + t) / (10 + t)) at update t, so that a short run is not held at its first parameters. It stands
-    in `state.extra["average"]`.
+    d = min(decay, (1 + t) / (10 + t)) after t updates, so that a short run is not held at its first parameters. It
+    stands in `state.extra["average"]`, and t in `state.extra["average_updates"]`.
 
     Raises:
         ValueError: decay outside [0, 1).
@@ -128,14 +133,15 @@ def average(step: Step, decay: float = 0.999) -> Step:
     def init(seed: Array, batch: Batch, hyper: Mapping[str, Array]) -> State:
         state = step.init(seed, batch, hyper)
         copy = jax.tree.map(jnp.copy, state.params)
-        return state.replace(extra=state.extra | {"average": copy})
+        return state.replace(extra=state.extra | {"average": copy, "average_updates": jnp.int32(0)})
 
     def apply(state: State, measured: Measure) -> tuple[State, Report]:
         new, report = step.apply(state, measured)
-        t = state.step.astype(jnp.float32)
+        t = state.extra["average_updates"].astype(jnp.float32)
         share = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
         moved = jax.tree.map(lambda a, p: a + (p - a) * share.astype(a.dtype), state.extra["average"], new.params)
-        return new.replace(extra=new.extra | {"average": moved}), report
+        updates = state.extra["average_updates"] + 1
+        return new.replace(extra=new.extra | {"average": moved, "average_updates": updates}), report
 
     def averaged(state: State) -> State:
         return state.replace(params=state.extra["average"])

@@ -212,6 +212,23 @@ class TestNumbers:
         assert int(again.extra["guard"]) == 1
         assert not np.array_equal(jax.tree.leaves(again.params)[0], jax.tree.leaves(after.params)[0])
 
+    def test_guard_lets_statistics_be_infinite_but_not_nan(self) -> None:
+        task = mlp_task()
+
+        def with_state(value: float) -> Any:
+            def init(key: Any, batch: Any) -> Any:
+                return task.init(key, batch) | {"stats": {"least": jnp.float32(jnp.inf)}}
+
+            def loss(variables: Any, batch: Any, context: Any) -> Any:
+                state = {"stats": {"least": jnp.float32(value)}}
+                return task.loss({"params": variables["params"]}, batch, context)._replace(model_state=state)
+
+            return jaxdl.guard(jaxdl.gradient_step(task._replace(init=init, loss=loss), jaxdl.optim.adam()))
+
+        batch = batch_of(slice(0, ROWS))
+        assert float(self._updated(with_state(np.inf), {}, batch)[2].scalars["skipped"]) == 0
+        assert float(self._updated(with_state(np.nan), {}, batch)[2].scalars["skipped"]) == 1
+
     def test_average_follows_its_formula_and_evaluates_with_it(self) -> None:
         batch = batch_of(slice(0, ROWS))
         step = jaxdl.average(_gradient(), 0.5)
@@ -257,6 +274,21 @@ class TestRefusals:
         train, _ = digits()
         with pytest.raises(TypeError, match=r"scale_by_zoom_linesearch evaluates the loss again.*lbfgs_step"):
             jaxdl.fit(mlp_task(), train, optimizer=optax.lbfgs(), epochs=1, verbose=0)
+
+    @pytest.mark.parametrize("opaque", [True, False])
+    def test_sam_trains_unless_it_evaluates_again(self, opaque: bool) -> None:
+        train, _ = digits()
+        sam = optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.05), opaque_mode=opaque)
+        if opaque:
+            with pytest.raises(TypeError, match=r"SAMState evaluates the loss again"):
+                jaxdl.fit(mlp_task(), train, optimizer=sam, epochs=1, verbose=0)
+        else:
+            losses = jaxdl.fit(mlp_task(), train, optimizer=sam, epochs=6, verbose=0).history
+            assert losses[-1]["train:loss"] < losses[0]["train:loss"]
+
+    def test_numbers_that_lbfgs_would_not_read(self) -> None:
+        with pytest.raises(ValueError, match="'l2', which neither task nor optimizer reads"):
+            jaxdl.fit(jaxdl.lbfgs_step(mlp_task()), digits()[0], epochs=1, hyper={"l2": 1.0}, verbose=0)
 
     def test_no_optimizer_at_all(self) -> None:
         with pytest.raises(TypeError, match="optimizer is a float"):

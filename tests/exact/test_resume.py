@@ -15,6 +15,7 @@ import pytest
 
 import jaxdl
 from jaxdl.checkpoint import Store
+from jaxdl.training import Training
 from tests.exact import train_and_die
 from tests.steps import convnet_task, digits, kmeans_step, mlp_task, same_bits
 
@@ -90,14 +91,53 @@ def test_other_steps_and_modes_resume_too(tmp_path: Path, learner: str) -> None:
     settings["program"] = jaxdl.ProgramOptions(steps_per_dispatch=2)
     straight = jaxdl.fit(task[learner], train, steps=28, **settings)
     folder = str(tmp_path / "run")
-    part = jaxdl.fit(task[learner], train, steps=11, checkpoint=folder, **settings)
-    assert int(part.state.step) == 11
+    part = jaxdl.fit(task[learner], train, steps=10, checkpoint=folder, **settings)
+    assert int(part.state.step) == 10  # the second step of a block of two: a resume begins within the block
     resumed = jaxdl.fit(task[learner], train, steps=28, checkpoint=folder, **settings)
     assert same_bits(resumed.state, straight.state)
     assert resumed.history[-1]["train:loss"] == straight.history[-1]["train:loss"]
 
 
+def test_a_training_cut_within_epochs_decides_nothing_there(tmp_path: Path) -> None:
+    """The rate is cut, and the best epoch found, as if the training had never been cut into pieces."""
+    train, test = digits()
+    settings = {"validation": test, "batch_size": 32, "verbose": 0}
+    settings["callbacks"] = [jaxdl.ReduceOnPlateau("train:loss", patience=1, min_delta=10.0)]
+    straight = jaxdl.fit(mlp_task(), train, epochs=4, **settings)
+    settings["checkpoint"] = jaxdl.Checkpoint(str(tmp_path / "r"), best="validation:accuracy")
+    for steps in (10, 17):
+        jaxdl.fit(mlp_task(), train, steps=steps, **settings)
+    pieces = jaxdl.fit(mlp_task(), train, epochs=4, **settings)
+    assert without_times(pieces.history) == without_times(straight.history)
+    assert len({record["learning_rate"] for record in pieces.history}) > 1  # it was cut
+    with Store(tmp_path / "r" / "checkpoints", read_only=True) as store:
+        assert store.best_step() == pieces.metrics["best"]["step"]
+
+
 class TestSignals:
+    def test_an_interrupted_run_goes_back_to_its_best_epoch_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        train, test = digits()
+        reports = Training.on_reports
+
+        def interrupt(self: Training, step: int, report: object) -> None:
+            reports(self, step, report)
+            if step == 17:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(Training, "on_reports", interrupt)
+        run = jaxdl.fit(
+            mlp_task(),
+            train,
+            validation=test,
+            batch_size=32,
+            epochs=6,
+            verbose=0,
+            early_stopping=jaxdl.EarlyStopping("validation:loss"),
+            program=jaxdl.ProgramOptions(steps_per_dispatch=1),
+        )
+        assert run.stopped == "interrupted" and len(run.history) == 2
+        assert int(run.state.step) == run.metrics["best"]["step"] == 14
+
     def test_ctrl_c_saves_and_returns(self, tmp_path: Path) -> None:
         train, test = digits()
         settings = {"validation": test, "batch_size": 32, "verbose": 0, "epochs": 6}
@@ -160,9 +200,29 @@ class TestRefusals:
     def test_another_batch_size_when_asked_for(self, folder: str) -> None:
         allowed = jaxdl.Checkpoint(folder, allow=("batch_size",))
         run = self.fit(allowed, epochs=2, batch_size=64)
-        assert [record["step"] for record in run.history] == [7, 8]  # epoch 1 in 7 batches of 32, then 4 of 64
+        assert [record["step"] for record in run.history] == [4, 8]  # epoch 1 in 7 batches of 32, counted as 4 of 64
+        # The smaller number of the same place is the newest one from now on.
+        allowed = jaxdl.Checkpoint(folder, allow=("batch_size",), every="epoch")
+        longer = self.fit(allowed, epochs=4, batch_size=64)
+        assert [record["step"] for record in longer.history] == [4, 8, 12, 16]
+        assert [record["train:loss"] for record in longer.history[:2]] == [r["train:loss"] for r in run.history]
+        assert [record["epoch"] for record in longer.folder.records("epoch")] == [1, 2, 3, 4]
         with pytest.raises(ValueError, match="no setting is called 'batchsize'"):
             self.fit(jaxdl.Checkpoint(folder, allow=("batchsize",)))
+
+    def test_killed_before_the_first_save_with_another_batch_size(self, folder: str, monkeypatch) -> None:
+        """config.json already has the new size then; what counts is what the checkpoint was saved with."""
+        allowed = jaxdl.Checkpoint(folder, allow=("batch_size",))
+
+        def killed(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "save", killed)
+            with pytest.raises(KeyboardInterrupt):
+                self.fit(allowed, epochs=2, batch_size=64)
+        run = self.fit(allowed, epochs=2, batch_size=64)
+        assert [record["step"] for record in run.history] == [4, 8]
 
     def test_another_way_of_running(self, folder: str) -> None:
         with pytest.raises(ValueError, match="is now asked to run as loop"):
