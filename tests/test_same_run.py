@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -37,3 +39,22 @@ class TestAllow:
                 fit(jaxdl.Checkpoint(str(tmp_path), allow=(name,)), epochs=2, optimizer=optax.sgd(0.001))
         allowed = jaxdl.Checkpoint(str(tmp_path), allow=("program",))
         assert len(fit(allowed, epochs=2, optimizer=optax.sgd(0.001)).history) == 2
+
+
+def weighed(costs: np.ndarray) -> jaxdl.Task:
+    """A linear classifier whose loss weighs the classes by an array that it closes over."""
+    plain, costs = linear(), jnp.asarray(costs, jnp.float32)
+
+    def loss(variables: Any, batch: Any, context: Any) -> jaxdl.Loss:
+        made = plain.loss(variables, batch, context)
+        return made._replace(value=made.value * costs[batch["y"]])
+
+    return jaxdl.Task(plain.init, loss, plain.predict)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])  # with 2, what is measured is jitted within the update
+def test_other_constants_in_a_loss(tmp_path: Path, accumulate: int) -> None:
+    fit(str(tmp_path), task=weighed(np.ones(10)), accumulate=accumulate)
+    with pytest.raises(ValueError, match="what task and optimizer compute differs"):
+        fit(str(tmp_path), task=weighed(np.arange(10)), accumulate=accumulate, epochs=2)
+    assert len(fit(str(tmp_path), task=weighed(np.ones(10)), accumulate=accumulate, epochs=2).history) == 2

@@ -35,12 +35,7 @@ def cost_of(jaxpr: Any) -> Cost:
     the dearest counts."""
     total = Cost(0.0, 0, 0.0)
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        inner = [
-            value
-            for parameter in equation.params.values()
-            for value in (parameter if isinstance(parameter, (tuple, list)) else (parameter,))
-            if hasattr(value, "eqns") or hasattr(value, "jaxpr")
-        ]
+        inner = _inner(equation)
         name = equation.primitive.name
         if name == "scan":
             total += cost_of(equation.params["jaxpr"]).times(equation.params["length"])
@@ -52,6 +47,28 @@ def cost_of(jaxpr: Any) -> Cost:
         else:
             total += Cost(_flops(name, equation), int(name == "conv_general_dilated"), 1.0)
     return total
+
+
+def constants_of(jaxpr: Any) -> list[Any]:
+    """The arrays inside a (closed) jaxpr and the jaxprs within it (jit, scan, cond), in the order of the text.
+
+    A function that is jitted inside keeps its constants in a closed jaxpr of its own.
+    """
+    found = list(getattr(jaxpr, "consts", ()))
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        for value in _inner(equation):
+            found += constants_of(value)
+    return found
+
+
+def _inner(equation: Any) -> list[Any]:
+    """The (closed) jaxprs that an equation holds."""
+    return [
+        value
+        for parameter in equation.params.values()
+        for value in (parameter if isinstance(parameter, (tuple, list)) else (parameter,))
+        if hasattr(value, "eqns") or hasattr(value, "jaxpr")
+    ]
 
 
 def _flops(name: str, equation: Any) -> float:
