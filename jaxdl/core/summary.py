@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jax
@@ -98,11 +99,59 @@ def program_report(program: Program) -> ProgramReport:
 
 
 def device_memory(device: jax.Device) -> int:
-    """Bytes that a program may use: the device's limit, or on a CPU what the machine has available now."""
+    """Bytes that a program may use: the device's limit, or on a CPU `available_memory`."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return available_memory()
+
+
+def available_memory(root: str | os.PathLike[str] = "/") -> int:
+    """Bytes of main memory that can still be had; `root` is where proc and sys lie.
+
+    MemAvailable of /proc/meminfo (free pages where a system has no such file), and no more than the limit less the use
+    of the process's control group and of each one above it, version 2 or 1. Page cache that is not in use counts as
+    available there too.
+    """
+    proc, groups = Path(root, "proc"), Path(root, "sys/fs/cgroup")
+    found = _number_after("MemAvailable:", _text(proc / "meminfo"))
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if found is None else found * 1024
+    bounds = [free]
+    for line in _text(proc / "self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, place = rest.partition(":")
+        if controllers == "":
+            top, limit, used = groups, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            top, limit, used = groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        # Inside a container the path may be the host's, which is not mounted: its own group then is the top.
+        inside = PurePosixPath(place.lstrip("/"))
+        for group in (top / inside, *(top / above for above in inside.parents)):
+            most, now = _text(group / limit).strip(), _text(group / used).strip()
+            if most.isdigit() and now.isdigit():
+                stat = _text(group / "memory.stat")
+                below = _number_after("total_inactive_file", stat)  # version 1 counts the groups below apart
+                cache = (_number_after("inactive_file", stat) or 0) if below is None else below
+                bounds.append(max(0, int(most) - max(0, int(now) - cache)))
+    return min(bounds)
+
+
+def _text(path: Path) -> str:
+    """What the file holds; nothing where the system has no such file or does not show it."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _number_after(name: str, text: str) -> int | None:
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == name:
+            return int(words[1])
+    return None
 
 
 def largest_batch_size(build: Callable[[int], Program], limit: int, *, start: int = 32, most: int = 1 << 16) -> int:
