@@ -66,12 +66,19 @@ class Run:
         """The task's predictions for every example, NumPy arrays [examples, ...] in the order of the data.
 
         Args:
-            data: what fit takes, or a bare array x. Labels, where present, are not read.
+            data: what fit takes, or a bare array x. Labels and weights, where present, are not read.
             batch_size: examples at a time; it does not change the result's meaning, only memory and speed.
         """
-        dataset = as_dataset({"x": data} if isinstance(data, np.ndarray) else data)
-        columns = {name: column for name, column in dataset.columns.items() if name not in ("y", "weight")}
-        feed = make_feed(dataset.replace(columns=columns, classes=None), self._size(batch_size, dataset), shuffle=False)
+        # Taken out before they are checked: a test set may well have labels that training has not.
+        if isinstance(data, np.ndarray):
+            data = (data,)
+        elif isinstance(data, tuple | list):
+            data = data[:1] if len(data) <= 3 else data
+        elif isinstance(data, Mapping):
+            data = _inputs(data)
+        dataset = as_dataset(data)
+        dataset = dataset.replace(columns=_inputs(dataset.columns))
+        feed = make_feed(dataset, self._size(batch_size, dataset), shuffle=False)
         return Predictor(self.step, feed, self.layout, self._state())(self._state())
 
     def evaluate(
@@ -126,6 +133,23 @@ class Run:
         return f"Run({self.stopped or 'running'}, epochs={len(self.history)}, metrics={shown}{place})"
 
 
+def _inputs(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: column for name, column in columns.items() if name not in ("y", "weight")}
+
+
+def _mismatch(store: Store, step: int | None, wanted: Any, paths: dict[str, str | None]) -> str:
+    """Which leaves of the model the checkpoint lacks or has in another shape; empty when that is not what is wrong."""
+
+    def filled(x: Any) -> Any:
+        keys = jnp.issubdtype(x.dtype, jax.dtypes.extended)
+        return x if keys else np.broadcast_to(np.zeros((), x.dtype), x.shape)
+
+    filler = jax.tree.map(filled, wanted)
+    different = store.restore(filler, step=step, strict=False, path_map=paths).new
+    more = f" and {len(different) - 4} more" if len(different) > 4 else ""
+    return ", ".join(f"{path} ({why})" for path, why in list(different.items())[:4]) + more
+
+
 def load_run(
     folder: str | os.PathLike[str],
     task: Task | Step,
@@ -173,7 +197,10 @@ def load_run(
         except CorruptCheckpoint:
             raise
         except ValueError as error:
-            raise ValueError(f"the checkpoint in {folder} is of another model: {error}") from error
+            mismatch = _mismatch(store, number, wanted, paths)
+            if not mismatch:
+                raise
+            raise ValueError(f"the checkpoint in {folder} is of another model: {mismatch}") from error
     surplus = sorted(path for path in restored.left if path.split("/")[0] in ("params", "model_state"))
     if surplus:
         raise ValueError(

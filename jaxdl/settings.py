@@ -65,7 +65,8 @@ class Checkpoint:
     """Where and when a run is saved; `checkpoint="folder"` is `Checkpoint("folder")`.
 
     Attributes:
-        folder: the run's folder. Calling the same fit again on it resumes; another configuration is refused.
+        folder: the run's folder, text or a path; `~` is the home folder. Calling the same fit again on it resumes;
+            another configuration is refused.
         every: None saves at the end of an epoch, the first one included, never more often than every 10 s of training,
             and at the end; "epoch" saves at the end of every epoch; a number saves after so many steps (at the next
             dispatch) and at the end.
@@ -91,6 +92,7 @@ class Checkpoint:
             )
         if not isinstance(self.folder, (str, os.PathLike)):
             raise TypeError(f"Checkpoint(folder={self.folder!r}): give the path of a folder")
+        object.__setattr__(self, "folder", os.path.expanduser(os.fspath(self.folder)))
         whole("Checkpoint keep", self.keep)
         if isinstance(self.allow, str) or not all(isinstance(name, str) for name in self.allow):
             raise TypeError(f"Checkpoint(allow={self.allow!r}): give a tuple of names, such as ('batch_size',)")

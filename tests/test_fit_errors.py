@@ -68,6 +68,7 @@ def fit(**settings: Any) -> jaxdl.Run:
         ({"start": {"parameters": {}}}, "start has a collection 'parameters'"),
         ({"class_weight": 3}, "class_weight=3"),
         ({"class_weight": "even"}, "class_weight='even'"),
+        ({"class_weight": {"a": 1}}, "class_weight has the key 'a': the keys are the whole numbers in y"),
         ({"sample_weight": "abc"}, "sample_weight='abc'"),
         ({"sample_weight": np.ones(7)}, r"sample_weight has shape \[7\], the data have 203"),
         ({"task": None}, "fit learns a Task or a Step, not a NoneType"),
@@ -186,6 +187,14 @@ def test_predict_and_evaluate_say_what_is_missing() -> None:
 
     fit(callbacks=[early])
     assert len(seen) == 1
+
+
+def test_predict_reads_no_labels_and_no_weights() -> None:
+    run, x = fit(), digits()[1]["x"]
+    expected = run.predict(x)
+    y, weight = np.full(len(x), np.nan, np.float32), np.full(len(x), -1.0, np.float32)
+    for data in ((x, y), (x, y, weight), {"x": x, "y": y[:3], "weight": weight}, digits()[1]):
+        np.testing.assert_array_equal(run.predict(data), expected)
 
 
 def test_a_key_error_of_the_task_s_own_stays_what_it_is() -> None:

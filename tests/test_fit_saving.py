@@ -17,6 +17,7 @@ import pytest
 import jaxdl
 from jaxdl import training
 from jaxdl.checkpoint import Store, commit
+from jaxdl.tracking import RunFolder
 from tests.steps import digits, kmeans_step, mlp_task, same_bits
 
 PER_EPOCH = 4
@@ -46,6 +47,19 @@ def kept(folder: str | Path) -> list[int]:
     with Store(Path(folder) / "checkpoints", read_only=True) as store:
         assert store.verify() == []
         return [step // PER_EPOCH for step in store.steps()]
+
+
+@pytest.mark.parametrize("given", [str, Path])
+def test_the_home_folder_is_not_a_folder_called_tilde(tmp_path, monkeypatch, given: Any) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    place = given("~/run")
+    assert jaxdl.Checkpoint(place).folder == str(tmp_path / "home" / "run")
+    RunFolder.create(place).write_json("run.json", {"status": "finished"})
+    assert RunFolder.open(place).path == tmp_path / "home" / "run"
+    assert not list((tmp_path / "here").iterdir())
 
 
 class TestWhen:
@@ -258,8 +272,9 @@ class TestLoadRun:
             return jaxdl.tasks.classification(jaxdl.create_model("mlp", num_classes=10, widths=widths))
 
         fit(task((16, 16)), checkpoint=tmp_path / "r")
-        with pytest.raises(ValueError, match=f"is of another model: .*{sentence}"):
+        with pytest.raises(ValueError, match=f"is of another model: .*{sentence}") as refused:
             jaxdl.load_run(tmp_path / "r", task(widths), digits()[0])
+        assert "strict" not in str(refused.value) and "`like`" not in str(refused.value)
 
     def test_a_step_and_a_damaged_checkpoint(self, tmp_path) -> None:
         train, test = digits()

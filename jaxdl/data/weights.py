@@ -48,7 +48,7 @@ def _class_weights(dataset: Dataset, class_weight: Any) -> np.ndarray:
             raise ValueError(f'class_weight={class_weight!r}: give a mapping label -> weight, or "balanced"')
         table = {int(v): len(labels) / (len(values) * c) for v, c in zip(values, counts, strict=True)}
     elif isinstance(class_weight, Mapping):
-        table = {int(label): float(weight) for label, weight in class_weight.items()}
+        table = {_label(label, dataset): float(weight) for label, weight in class_weight.items()}
     else:
         table = dict(enumerate(float(weight) for weight in class_weight))
     unknown = sorted(set(table) - {int(v) for v in values})
@@ -57,3 +57,12 @@ def _class_weights(dataset: Dataset, class_weight: Any) -> np.ndarray:
     if any(not weight >= 0 for weight in table.values()):
         raise ValueError(f"class_weight={table}: weights must be at least 0")
     return np.array([table.get(int(v), 1.0) for v in values], np.float32)[np.searchsorted(values, labels)]
+
+
+def _label(key: Any, dataset: Dataset) -> int:
+    """A key of the mapping as the number in y."""
+    if isinstance(key, (int, np.integer, np.bool_)) or (isinstance(key, float) and key.is_integer()):
+        return int(key)
+    names = dataset.classes or ()
+    hint = f"; {key!r} is the label {names.index(key)}" if key in names else ""
+    raise ValueError(f"class_weight has the key {key!r}: the keys are the whole numbers in y{hint}")

@@ -41,13 +41,14 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> RunFolder:
-        """The folder at `path`, made with its parents when missing; an existing run in it is left as it is.
+        """The folder at `path` (`~` is the home folder), made with its parents when missing; an existing run in it is
+        left as it is.
 
         Raises:
             FileExistsError: `path` is a file.
             PermissionError: the folder may not be made or written.
         """
-        folder = Path(path)
+        folder = Path(path).expanduser()
         if folder.exists() and not folder.is_dir():
             raise FileExistsError(f"{folder} is a file; a run needs a folder: give another path")
         try:
@@ -69,7 +70,7 @@ class RunFolder:
         Raises:
             FileNotFoundError: there is no folder, or no run in it (it then names the runs below or beside it).
         """
-        folder = Path(path)
+        folder = Path(path).expanduser()
         if folder.is_dir() and any((folder / name).exists() for name in _KNOWN):
             return cls(folder)
         place = folder if folder.is_dir() else folder.parent
