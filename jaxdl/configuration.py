@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
+import sys
+import types
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +24,9 @@ _FREE = {"epochs", "steps", "metrics", "optimizer", "parameters"}
 
 #: Settings that may be allowed to differ and leave the update's jaxpr as it is: with them, it is still compared.
 _OUTSIDE_UPDATE = {"seed", "shuffle", "start", "validation"}
+
+#: Settings that follow from others: where one of those may differ, so may they.
+_FOLLOWS = {"examples": ("data", "batch_size"), "steps_per_epoch": ("data", "batch_size", "feed")}
 
 #: What each name of a configuration means to a person.
 _MEANING = {
@@ -37,13 +44,15 @@ def configuration(
     """What makes a run this run and no other: plain values, for config.json, the manifest and the comparison.
 
     Data are named by their fingerprint, the computation by the crc32 of the update's jaxpr and its constants, the state
-    by the crc32 of its paths, shapes and dtypes.
+    by the crc32 of its paths, shapes and dtypes; a feed by its class, how it draws and what it makes of a record.
     """
     leaves = jax.tree_util.tree_leaves_with_path(program.abstract_state)
     shapes = "\n".join(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}" for path, leaf in leaves)
     config = dict(settings)
     config["batch_size"] = program.feed.batch_size
     config["examples"] = program.feed.examples
+    config["steps_per_epoch"] = program.feed.steps_per_epoch
+    config["feed"] = _feed(data)
     config["hyper"] = dict(program.hyper)
     config["optimizer"] = getattr(optimizer, "name", None) or ("adam" if optimizer is None else "optax transformation")
     config["parameters"] = sum(
@@ -84,12 +93,14 @@ def differences(saved: Mapping[str, Any], config: Mapping[str, Any], allow: Sequ
     found = []
     for name in sorted((set(saved) | set(config)) - _FREE - set(allow) - {"program"}):
         old, new = saved.get(name), config.get(name)
-        if old == new or (name == "examples" and {"data", "batch_size"} & set(allow)):
+        if old == new or set(_FOLLOWS.get(name, ())) & set(allow):
             continue
         if name == "hyper":
             names = sorted(set(old or {}) | set(new or {}))
             found += [f"hyper {n!r} was {(old or {}).get(n)}, is {(new or {}).get(n)}" for n in names
                       if (old or {}).get(n) != (new or {}).get(n)]  # fmt: skip
+        elif name == "feed":
+            found += _feeds_differ(old or {}, new or {})
         elif name in _MEANING:
             found.append(f"{_MEANING[name]} differ")
         else:
@@ -110,8 +121,80 @@ def _crc(tree: Any, crc: int = 0) -> int:
 
 
 def _fingerprint(data: Any) -> str:
+    """Of a Dataset or a feed over one, the Dataset's; of records their number; of another feed, its device's data."""
     dataset = getattr(data, "dataset", data)
-    kind = "" if isinstance(data, Dataset) else f"{type(data).__name__}:"
     if isinstance(dataset, Dataset):
-        return kind + dataset.fingerprint()
-    return f"{kind}{len(dataset)} records"
+        return dataset.fingerprint()
+    return f"{_crc(data.data):08x}" if dataset is data else f"{len(dataset)} records"
+
+
+def _feed(data: Any) -> dict[str, Any]:
+    """What tells one feed from another beside its data and its sizes; of a Dataset, that it is one."""
+    described: dict[str, Any] = {"class": type(data).__name__}
+    if isinstance(data, Dataset):
+        return described
+    described |= {name: bool(getattr(data, name)) for name in ("shuffle", "drop_last") if hasattr(data, name)}
+    transform = getattr(data, "transform", None)
+    if transform is not None:
+        named = transform
+        while isinstance(named, partial):
+            named = named.func
+        described["transform"] = _name(named if hasattr(named, "__qualname__") else type(named))
+        # Another Python compiles the same function to other bytes: then they prove nothing, as with jax and jaxprs.
+        crc = zlib.crc32(_text(transform).encode())
+        described["transform code"] = f"{sys.version_info[0]}.{sys.version_info[1]}:{crc:08x}"
+    return described
+
+
+def _feeds_differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    code = "transform code"
+    found = [f"the feed's {name} was {old.get(name)}, is {new.get(name)}"
+             for name in sorted((set(old) | set(new)) - {code}) if old.get(name) != new.get(name)]  # fmt: skip
+    before, now = str(old.get(code)), str(new.get(code))
+    if not found and before != now and before.split(":")[0] == now.split(":")[0]:
+        found.append("the feed's transform has other code or other arguments")
+    return found
+
+
+def _name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def _text(value: Any, above: tuple[int, ...] = ()) -> str:
+    """What a transform computes as far as it can be seen, the same in every process: its code and the values that it
+    holds (arguments of a partial, defaults, closures, attributes); of other functions that it calls, the names."""
+    if id(value) in above:
+        return "itself"
+    inner = partial(_text, above=(*above, id(value)))
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | slice | np.generic | np.dtype):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return f"[{','.join(map(inner, value))}]"
+    if isinstance(value, set | frozenset):
+        return f"{{{','.join(sorted(map(inner, value)))}}}"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(sorted(f'{inner(name)}:{inner(each)}' for name, each in value.items()))}}}"
+    if isinstance(value, partial):
+        return f"partial{inner((value.func, value.args, value.keywords))}"
+    if isinstance(value, types.CodeType):
+        return inner((value.co_code, value.co_names, value.co_consts))
+    if isinstance(value, types.FunctionType):
+        cells = [_text(cell.cell_contents, (*above, id(value))) for cell in value.__closure__ or ()]
+        return _name(value) + inner((value.__code__, value.__defaults__, value.__kwdefaults__, cells))
+    if isinstance(value, types.MethodType):
+        return inner((value.__func__, value.__self__))
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    if hasattr(value, "__wrapped__"):  # jit, lru_cache
+        return inner(value.__wrapped__)
+    if hasattr(value, "__qualname__"):
+        return f"{getattr(value, '__module__', '')}.{value.__qualname__}"
+    if hasattr(value, "__array__"):
+        array = np.asarray(value)
+        return f"{array.dtype}{array.shape}{_crc(array):08x}"
+    if dataclasses.is_dataclass(value):
+        held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    else:
+        held = getattr(value, "__dict__", {})
+    call = type(value).__call__ if callable(value) else None
+    return _name(type(value)) + inner((call if isinstance(call, types.FunctionType) else None, held))

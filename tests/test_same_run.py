@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,8 @@ import optax
 import pytest
 
 import jaxdl
+from jaxdl.configuration import _feed, differences
+from jaxdl.data import GrainFeed, Resident, Streamed
 from tests.steps import digits
 
 
@@ -58,3 +64,78 @@ def test_other_constants_in_a_loss(tmp_path: Path, accumulate: int) -> None:
     with pytest.raises(ValueError, match="what task and optimizer compute differs"):
         fit(str(tmp_path), task=weighed(np.arange(10)), accumulate=accumulate, epochs=2)
     assert len(fit(str(tmp_path), task=weighed(np.ones(10)), accumulate=accumulate, epochs=2).history) == 2
+
+
+def doubled(record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    return {**record, "x": record["x"] * np.float32(2)}
+
+
+def scaled(record: dict[str, Any], rng: np.random.Generator, factor: float) -> dict[str, Any]:
+    return {**record, "x": record["x"] * np.float32(factor)}
+
+
+def closing_over(factor: Any) -> Any:
+    return lambda record, rng: {**record, "x": record["x"] * factor}
+
+
+class TestFeeds:
+    @pytest.mark.parametrize(
+        ("changed", "sentence"),
+        [
+            (lambda data: Resident(data, 32, shuffle=False), "the feed's shuffle was True, is False"),
+            (
+                lambda data: Resident(data, 32, drop_last=True),
+                "drop_last was False, is True.*steps_per_epoch was 7, is 6",
+            ),
+            (lambda data: Streamed(data, 32), "the feed's class was Resident, is Streamed"),
+            (lambda data: data, "the feed's class was Resident, is Dataset"),
+        ],
+    )
+    def test_another_way_of_drawing(self, tmp_path: Path, changed: Any, sentence: str) -> None:
+        train, _ = digits()
+        fit(str(tmp_path), Resident(train, 32))
+        with pytest.raises(ValueError, match=sentence):
+            fit(str(tmp_path), changed(train), epochs=2)
+        assert len(fit(str(tmp_path), Resident(train, 32), epochs=2).history) == 2
+
+    def test_another_transform(self, tmp_path: Path) -> None:
+        train, _ = digits()
+        fit(str(tmp_path), GrainFeed(train, 32, transform=doubled))
+        with pytest.raises(
+            ValueError, match=r"transform was tests.test_same_run.doubled, is tests.test_same_run.scaled"
+        ):
+            fit(str(tmp_path), GrainFeed(train, 32, transform=partial(scaled, factor=2.0)), epochs=2)
+        with pytest.raises(ValueError, match=r"transform was .*doubled, is None"):
+            fit(str(tmp_path), GrainFeed(train, 32), epochs=2)
+        assert len(fit(str(tmp_path), GrainFeed(train, 32, transform=doubled), epochs=2).history) == 2
+        allowed = jaxdl.Checkpoint(str(tmp_path), allow=("feed",))
+        assert len(fit(allowed, GrainFeed(train, 32, transform=partial(scaled, factor=2.0)), epochs=3).history) == 3
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            (partial(scaled, factor=2.0), partial(scaled, factor=3.0)),
+            (closing_over(2), closing_over(3)),
+            (closing_over(np.zeros(3)), closing_over(np.ones(3))),
+            (lambda record, rng: np.sin(record), lambda record, rng: np.cos(record)),
+            (lambda record, rng: [2 * x for x in record], lambda record, rng: [3 * x for x in record]),
+        ],
+    )
+    def test_a_transform_of_the_same_name(self, one: Any, other: Any) -> None:
+        train, _ = digits()
+        described = [_feed(GrainFeed(train, 32, transform=transform)) for transform in (one, other, one)]
+        assert described[0]["transform"] == described[1]["transform"] and described[0] == described[2]
+        assert differences({"feed": described[0]}, {"feed": described[1]}) == [
+            "the feed's transform has other code or other arguments"
+        ]
+
+    def test_a_transform_is_the_same_in_every_process(self) -> None:
+        code = (
+            "from tests.test_same_run import *\nfrom tests.test_same_run import _feed\n"
+            "known = lambda record, rng: record['x'] in {'a', 'b', 'c', 'd'} or [each for each in record]\n"
+            "for each in (doubled, closing_over(2), known):\n"
+            "    print(_feed(GrainFeed((np.ones((4, 2)),), 2, transform=each)))"
+        )
+        run = partial(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True)
+        answers = [run(env={**os.environ, "PYTHONHASHSEED": seed}) for seed in ("1", "2")]
+        assert answers[0].stdout and answers[0].stdout == answers[1].stdout, answers[0].stderr
