@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -234,6 +235,12 @@ def test_arrays_and_shipped_sets(capsys, tmp_path, monkeypatch):
         (["train", "TABLE", "--label", "bought", "--output", "RUN"], "holds a run already"),
         (["evaluate", "RUN", "OTHER"], "bought"),
         (["predict", "RUN", "OTHER"], "'age'"),
+        (["predict", "RUN", "OTHER"], "the features learned from a column 'age'"),
+        (["predict", "RUN", "ODD"], "is not a number, which it was in training. Correct it\n"),
+        (
+            ["train", "LONG", "--label", "size"],
+            "'old' is not a number, as the other 200 cells of this column are. Correct it, or leave",
+        ),
         (["predict", "nowhere", "TABLE"], "nowhere"),
         (["resume", "nowhere"], "nowhere"),
         (["runs", "nowhere"], "nowhere"),
@@ -242,10 +249,15 @@ def test_arrays_and_shipped_sets(capsys, tmp_path, monkeypatch):
 def test_mistakes_are_one_sentence_and_code_1(shop, capsys, tmp_path, monkeypatch, arguments, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n3,4\n")
-    places = {"TABLE": str(shop / "shop.csv"), "RUN": str(shop / "run"), "OTHER": "other.csv"}
+    for name, count in (("odd.csv", 11), ("long.csv", 200)):
+        rows = [f"{age},cook,S\n" for age in (*range(count), "old")]
+        (tmp_path / name).write_text("age,job,size\n" + "".join(rows))
+    places = {"TABLE": str(shop / "shop.csv"), "RUN": str(shop / "run")}
+    places |= {"OTHER": "other.csv", "ODD": "odd.csv", "LONG": "long.csv"}
     assert main([places.get(word, word) for word in arguments]) == 1
     printed = capsys.readouterr()
     assert sentence in printed.err and printed.err.startswith("jaxdl: ")
+    assert not re.search(r"missing=|types=|on_error=| was fitted", printed.err), "the words are Python's"
     assert "Traceback" not in printed.err and len(printed.err.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir()), "an empty run was left behind"
 

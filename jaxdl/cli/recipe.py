@@ -86,7 +86,14 @@ class Recipe:
 
         every_row: a row that cannot be read raises, whatever was asked for in training: predictions stand beside rows.
         """
-        skip = self.skip_bad_rows and not every_row
+        if not every_row:
+            return self._read(place, part, self.skip_bad_rows)
+        try:
+            return self._read(place, part, False)
+        except ValueError as problem:
+            raise ValueError(re.sub(r",? or leave such rows out\b.*?--skip-bad-rows\)?", "", str(problem))) from problem
+
+    def _read(self, place: str, part: Part, skip: bool) -> Table:
         table = read_table(place, part, self.image_size, self.image_mode, skip)
         kinds = dict(self.features["inputs"]) if self.features else {}
         if self.label in table and self.classes is not None and not _are_digits(self.classes):
@@ -104,7 +111,10 @@ class Recipe:
             ValueError: a column is missing or of another kind.
         """
         if self.features is not None:
-            return FittedFeatures.from_dict(self.features).apply(table)
+            try:
+                return FittedFeatures.from_dict(self.features).apply(table)
+            except ValueError as problem:
+                raise ValueError(_as_typed(str(problem))) from problem
         name = self.inputs[0]
         if name not in table:
             raise ValueError(
@@ -172,10 +182,25 @@ def read_table(
         raise ValueError(_as_typed(str(problem))) from problem
 
 
+# Advice for Python that has no option on the command line, and what is left of it there.
+_PYTHON_ONLY = (
+    (
+        r", which types=\{.*?\} asks for\. Correct it, add it to missing=, or",
+        ", which it was in training. Correct it, or",
+    ),
+    (r", say that it means no value \(missing=.*?\), keep the column as text \(types=\{.*?\}\), or", ", or"),
+    (r"; declare it when reading: types=\{.*?\}", ""),
+    (r"declare it in both, as in types=\{.*?\}", "make it the same in both"),
+    (r"size=\((\d+), (\d+)\)", r"--image-size \1 \2"),
+)
+
+
 def _as_typed(sentence: str) -> str:
     """A reader's advice with the options of the command line in the place of Python's."""
     sentence = sentence.replace("on_error='skip'", "--skip-bad-rows")
-    return re.sub(r"size=\((\d+), (\d+)\)", r"--image-size \1 \2", sentence)
+    for pattern, words in _PYTHON_ONLY:
+        sentence = re.sub(pattern, words, sentence)
+    return sentence
 
 
 def left_out(table: Table) -> str:

@@ -106,7 +106,9 @@ def test_one_hot_names_its_columns_and_knows_what_it_never_saw():
         OneHot().fit(table(job=["a", "b"])).apply(table(job=["a", None]))
     with pytest.raises(ValueError, match="has 3 categories in 3 rows"):
         OneHot(max_categories=2).fit(table(job=["a", "b", "c"]))
-    with pytest.raises(ValueError, match="fitted with text in column 'job', but t has number there, such as '1'"):
+    with pytest.raises(
+        ValueError, match="OneHot learned from text in column 'job', but t has number there, such as '1'"
+    ):
         fitted.apply(table(job=[1, 2]))
     with pytest.raises(ValueError, match="does not have; did you mean 'jobs'"):
         fitted.apply(table(jobs=["a"]))

@@ -102,7 +102,7 @@ def learned_column(table: Table, name: str, kind: str, what: str) -> Column:
     """A column that a fitted transform needs again; one that is gone or has changed its kind raises ValueError."""
     if name not in table:
         raise ValueError(
-            f"{what} was fitted with a column {name!r}, which {table.source} does not have{nearest(name, table)}"
+            f"{what} learned from a column {name!r}, which {table.source} does not have{nearest(name, table)}"
         )
     column = table.column(name)
     if kind == "text" and column.kind == "boolean":
@@ -110,9 +110,8 @@ def learned_column(table: Table, name: str, kind: str, what: str) -> Column:
     if column.kind != kind:
         example = f", such as {column.shown(0)!r}" if len(table) else ""
         raise ValueError(
-            f"{what} was fitted with {kind} in column {name!r}, but {table.source} has {column.kind} there{example}; "
-            "declare it when "
-            f"reading: types={{{name!r}: {kind!r}}}"
+            f"{what} learned from {kind} in column {name!r}, but {table.source} has {column.kind} there{example}; "
+            f"declare it when reading: types={{{name!r}: {kind!r}}}"
         )
     return column
 
