@@ -36,6 +36,7 @@ _HOME = {
     "ReduceOnPlateau": "settings",
     "ProgramOptions": "settings",
     # how it runs
+    "Feed": "core.program",
     "Program": "core.program",
     "RunPlan": "core.plan",
     "ProgramReport": "core.summary",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from jaxdl.core.keys import step_key as step_key
     from jaxdl.core.lbfgs import lbfgs_step as lbfgs_step
     from jaxdl.core.plan import RunPlan as RunPlan
+    from jaxdl.core.program import Feed as Feed
     from jaxdl.core.program import Program as Program
     from jaxdl.core.state import State as State
     from jaxdl.core.step import Evaluation as Evaluation

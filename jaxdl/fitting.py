@@ -122,7 +122,8 @@ def fit(
         checkpoint: a folder, or `Checkpoint(...)`. The same call on the same folder resumes; another configuration is
             refused and the difference named.
         early_stopping: stop by a metric of the history.
-        callbacks: (record of the epoch, run) -> True to stop; after each whole epoch. `run.set_hyper` changes a traced number.
+        callbacks: (record of the epoch, run) -> True to stop; after each whole epoch. `run.set_hyper` changes a traced
+            number.
         program: how to run, where the rule's choice is not wanted.
         verbose: 0 nothing, 1 live in a terminal and plain lines elsewhere, 2 plain lines.
 
@@ -203,6 +204,12 @@ def fit(
     chosen_metrics = step.metrics if metrics is None else tuple(metrics)
     config |= {"epochs": epochs, "steps": steps, "metrics": [metric.name for metric in chosen_metrics]}
 
+    held_out = None if validation is None else as_dataset(validation)
+    if held_out is not None:
+        _compare_columns(built, held_out)
+        _warn_of_leaks(getattr(weighted, "dataset", weighted), held_out)
+
+    # Whatever can be refused has been: from here on there is a folder.
     progress = make_progress(verbose)
     store = folder = None
     if saving is not None:
@@ -215,10 +222,6 @@ def fit(
             restored = resume(built, store, folder, config, saving, options)
             folder.write_json("config.json", config)
             folder.write_json("program.json", built.plan.as_dict() | environment(layout))
-        held_out = None if validation is None else as_dataset(validation)
-        if held_out is not None:
-            _compare_columns(built.feed, held_out)
-            _warn_of_leaks(getattr(weighted, "dataset", weighted), held_out)
         training = _training(
             run, built, restored, store=store, checkpoint=saving, stop=stop, held_out=held_out,
             eval_batch_size=eval_batch_size, metrics=chosen_metrics, train_metrics=train_metrics, progress=progress,
@@ -418,9 +421,9 @@ def _classes(program: Program) -> int | None:
     return int(seen.preds.shape[-1])
 
 
-def _compare_columns(feed: Any, validation: Dataset) -> None:
+def _compare_columns(program: Program, validation: Dataset) -> None:
     """Validation examples must look like training examples."""
-    for name, column in feed.batch.items():
+    for name, column in program.batch.items():
         if name == "weight":
             continue
         if name not in validation:

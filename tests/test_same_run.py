@@ -17,7 +17,7 @@ import pytest
 import jaxdl
 from jaxdl.configuration import _feed, differences
 from jaxdl.data import GrainFeed, Resident, Streamed
-from tests.steps import digits
+from tests.steps import digits, same_bits
 
 
 def linear(**options: Any) -> jaxdl.Task:
@@ -139,3 +139,48 @@ class TestFeeds:
         run = partial(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True)
         answers = [run(env={**os.environ, "PYTHONHASHSEED": seed}) for seed in ("1", "2")]
         assert answers[0].stdout and answers[0].stdout == answers[1].stdout, answers[0].stderr
+
+
+class Drawn:
+    """A feed with no more than jaxdl.Feed declares: y is the sign of x's sum."""
+
+    examples, batch_size, steps_per_epoch = 64, 16, 4
+
+    def __init__(self, shift: float = 0.0) -> None:
+        self.data = {"shift": np.full(4, shift, np.float32)}
+
+    def block(self, seed: int, step: int, count: int) -> dict[str, np.ndarray]:
+        draws = [np.random.default_rng((seed, t)).normal(size=(16, 4)) for t in range(step, step + count)]
+        x = np.stack(draws).astype(np.float32)
+        return {"x": x, "y": (x.sum(-1) > 0).astype(np.int32), "weight": np.ones(x.shape[:2], np.float32)}
+
+    def take(self, data: Any, item: Any) -> dict[str, Any]:
+        return {**item, "x": item["x"] + data["shift"][None]}
+
+
+class TestOwnFeed:
+    def test_trains_validates_saves_and_goes_on(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(1)
+        held_out = (rng.normal(size=(10, 4)).astype(np.float32), rng.integers(0, 2, 10))
+        settings = {"validation": held_out, "task": linear(), "eval_batch_size": 4}
+        straight = fit(None, Drawn(), epochs=3, **settings)
+        fit(str(tmp_path), Drawn(), epochs=1, **settings)
+        resumed = fit(str(tmp_path), Drawn(), epochs=3, **settings)
+        assert [record["validation:loss"] for record in resumed.history] == [
+            record["validation:loss"] for record in straight.history
+        ]
+        assert same_bits(resumed.state, straight.state)
+        with pytest.raises(ValueError, match="the training data differ"):
+            fit(str(tmp_path), Drawn(1.0), epochs=4, **settings)
+
+    def test_validation_of_another_shape_leaves_no_folder(self, tmp_path: Path) -> None:
+        for held_out, sentence in (
+            (
+                {"x": np.zeros((3, 5), np.float32), "y": np.zeros(3, int)},
+                r"shape \[5\] in validation and \[4\] in training",
+            ),
+            ({"x": np.zeros((3, 4), np.float32)}, "validation lacks the column 'y'"),
+        ):
+            with pytest.raises(ValueError, match=sentence):
+                fit(str(tmp_path / "run"), Drawn(), validation=held_out)
+            assert not (tmp_path / "run").exists()

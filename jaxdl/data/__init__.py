@@ -39,7 +39,6 @@ _HOME = {
     "LeaveOneOut": "splits",
     "find_leaks": "leaks",
     # how batches reach the program
-    "Feed": "feeds",
     "Resident": "feeds",
     "Streamed": "feeds",
     "make_feed": "feeds",
@@ -59,7 +58,6 @@ if TYPE_CHECKING:
     from jaxdl.data.augment import random_flip as random_flip
     from jaxdl.data.dataset import Dataset as Dataset
     from jaxdl.data.dataset import as_dataset as as_dataset
-    from jaxdl.data.feeds import Feed as Feed
     from jaxdl.data.feeds import Resident as Resident
     from jaxdl.data.feeds import Streamed as Streamed
     from jaxdl.data.feeds import make_feed as make_feed

@@ -2,13 +2,14 @@
 
 A feed has two halves. `block` runs on the host and gives what the next `count` steps need; `take` runs inside the
 program and makes one batch of one row of a block. Both feeds give the same batches for the same seed.
+What a feed must have is told by `jaxdl.Feed`, the protocol that the program asks for.
 """
 
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,30 +28,6 @@ _NARROW = {
     np.dtype(np.uint64): np.dtype(np.uint32),
     np.dtype(np.complex128): np.dtype(np.complex64),
 }
-
-
-class Feed(Protocol):
-    """What fit and Program ask of a feed."""
-
-    @property
-    def examples(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def steps_per_epoch(self) -> int: ...
-    @property
-    def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """One batch, with "weight": [batch_size] float32."""
-
-    @property
-    def data(self) -> dict[str, np.ndarray]:
-        """The columns that live on the device; {} for a streamed feed."""
-
-    def block(self, seed: int, step: int, count: int) -> Any:
-        """What steps [step, step + count) need: a pytree of arrays with a leading axis of `count`."""
-
-    def take(self, data: Any, item: Any) -> dict[str, jax.Array]:
-        """In the program: one row of a block -> one batch. Padding rows repeat example 0 with weight 0."""
 
 
 @dataclass(frozen=True, eq=False)
