@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -232,7 +233,9 @@ class _Ahead:
         self.workers = workers
         self._expected: tuple[int, int] | None = None  # (seed, step) that would continue the previous call
         self._at: tuple[int, int] | None = None  # (seed, step) that the workers give next
-        self._iterator: Any = None
+        self._iterators: list[Any] = []  # the present one, where workers run
+        # Not __del__: at the interpreter's end that comes when the modules that grain needs are gone already.
+        weakref.finalize(self, _end, self._iterators)
 
     def __call__(self, seed: int, step: int, count: int) -> list[Record]:
         if step < 0 or count < 1:
@@ -240,11 +243,11 @@ class _Ahead:
         in_sequence, self._expected = self._expected == (seed, step), (seed, step + count)
         if self.workers and in_sequence and self._at != (seed, step):
             self.close()
-            self._iterator = self._start(seed, step, count)
+            self._iterators.append(self._start(seed, step, count))
             self._at = (seed, step)
-        if self._iterator is not None and self._at == (seed, step):
+        if self._iterators and self._at == (seed, step):
             try:
-                made = [next(self._iterator) for _ in range(count)]
+                made = [next(self._iterators[0]) for _ in range(count)]
             except BaseException as problem:
                 self.close()  # after an error in a worker the iterator gives nothing more
                 if not (isinstance(problem, RuntimeError) and _DIED in str(problem)):
@@ -262,7 +265,7 @@ class _Ahead:
         here = self.batches.with_start(seed, step)
         return [here[i] for i in range(count)]
 
-    def _start(self, seed: int, step: int, count: int) -> Iterator[Record]:
+    def _start(self, seed: int, step: int, count: int) -> Any:
         grain = _grain()
         buffer = -(-count // self.workers) + 1  # a whole block ahead, and one more in the making
         source = grain.MapDataset.source(self.batches.with_start(seed, step))
@@ -272,12 +275,13 @@ class _Ahead:
 
     def close(self) -> None:
         """End the workers."""
-        iterator, self._iterator, self._at = self._iterator, None, None
-        if iterator is not None:
-            iterator.close()
+        self._at = None
+        _end(self._iterators)
 
-    def __del__(self) -> None:
-        self.close()
+
+def _end(iterators: list[Any]) -> None:
+    while iterators:
+        iterators.pop().close()
 
 
 @dataclass(frozen=True)

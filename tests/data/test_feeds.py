@@ -305,7 +305,7 @@ def test_an_interrupt_of_the_whole_group_saves_though_it_reaches_the_workers(tmp
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, err
-    assert "worker process died" not in err
+    assert "worker process died" not in err and "Exception ignored" not in err, err
     _, stopped, step = out.split()
     assert stopped == "interrupted"
     assert f"{int(step)}" in " ".join(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
