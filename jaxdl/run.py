@@ -104,10 +104,10 @@ class Run:
         Raises:
             ValueError: the state has no such number, it cannot be this one, or training is over.
         """
-        if self.state is not None:
-            raise ValueError("training is over: set_hyper is for callbacks, while fit runs")
         if name not in self.hyper:
             raise ValueError(f"the state has no number {name!r}; it has {', '.join(sorted(self.hyper)) or 'none'}")
+        if self.state is not None:
+            raise ValueError("training is over: set_hyper is for callbacks, while fit runs")
         self.hyper[name] = self._changed[name] = check_number(name, value)
 
     def apply_changes(self, state: State) -> State:
