@@ -106,9 +106,10 @@ class Run:
         """
         if name not in self.hyper:
             raise ValueError(f"the state has no number {name!r}; it has {', '.join(sorted(self.hyper)) or 'none'}")
+        number = check_number(name, value)
         if self.state is not None:
             raise ValueError("training is over: set_hyper is for callbacks, while fit runs")
-        self.hyper[name] = self._changed[name] = check_number(name, value)
+        self.hyper[name] = self._changed[name] = number
 
     def apply_changes(self, state: State) -> State:
         """The state with the numbers that callbacks have set."""
