@@ -43,7 +43,7 @@ test: $(VENV)/.test-$(VERSION)
 	$(EIGHT) $(PYTEST) -m "devices8 and not slow" --junitxml=.cache/junit/test-devices8.xml $(PYTEST_ARGS) $(OR_NONE)
 
 test-slow: $(VENV)/.test-$(VERSION)
-	$(PYTEST) -n $(WORKERS) -m "slow and not devices8" --hypothesis-profile=slow \
+	$(PYTEST) -n $(WORKERS) -m "(slow or hypothesis) and not devices8" --hypothesis-profile=slow \
 		--junitxml=.cache/junit/slow.xml $(PYTEST_ARGS)
 	$(EIGHT) $(PYTEST) -m "slow and devices8" --hypothesis-profile=slow \
 		--junitxml=.cache/junit/slow-devices8.xml $(PYTEST_ARGS) $(OR_NONE)
