@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from jaxdl.metrics.accuracy import Accuracy
-from jaxdl.metrics.auc import ROCAUC
-from jaxdl.metrics.confusion import ConfusionMatrix
-from jaxdl.metrics.functions import (
-    accuracy,
-    confusion_matrix,
-    mean,
+from jaxdl.metrics.accuracy import Accuracy, accuracy
+from jaxdl.metrics.auc import ROCAUC, roc_auc
+from jaxdl.metrics.confusion import ConfusionMatrix, confusion_matrix
+from jaxdl.metrics.means import Mean, mean
+from jaxdl.metrics.metric import Metric
+from jaxdl.metrics.regression import (
+    MeanAbsoluteError,
+    MeanSquaredError,
+    RootMeanSquaredError,
     mean_absolute_error,
     mean_squared_error,
-    roc_auc,
     root_mean_squared_error,
 )
-from jaxdl.metrics.means import Mean
-from jaxdl.metrics.metric import Metric
-from jaxdl.metrics.regression import MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
 from jaxdl.metrics.show import confusion_plot, confusion_table
 
 __all__ = [

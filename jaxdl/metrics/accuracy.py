@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.metrics import sums
+from jaxdl.metrics.call import one_call
 from jaxdl.metrics.inputs import as_array, as_ids, as_weight, same_shape
 from jaxdl.metrics.metric import Reduce
 
@@ -103,3 +104,6 @@ class Accuracy:
     def invalid(self, state: sums.Sums) -> jax.Array:
         """The weight of examples whose target was no class, float32 []."""
         return sums.value(sums.pick(state, _INVALID))
+
+
+accuracy = one_call(Accuracy, "accuracy")

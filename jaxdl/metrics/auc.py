@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdl.metrics.call import one_call
 from jaxdl.metrics.inputs import as_array, as_weight, same_shape
 from jaxdl.metrics.metric import Reduce
 
@@ -199,3 +200,6 @@ def _saturating(a: jax.Array, b: jax.Array) -> jax.Array:
 def _over_leading(append: Any) -> Any:
     mapped = jax.vmap(lambda state, key, weight, keep: append(state, key=key, weight=weight, keep=keep))
     return lambda state, *, key, weight, keep: mapped(state, key, weight, keep)
+
+
+roc_auc = one_call(ROCAUC, "roc_auc", infer=lambda inputs: {"capacity": max(1, int(np.size(inputs["target"])))})

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.metrics import sums
+from jaxdl.metrics.call import one_call
 from jaxdl.metrics.inputs import as_float, as_weight, weighted
 from jaxdl.metrics.metric import Reduce
 
@@ -30,6 +31,7 @@ class Mean:
 
     name: str = "mean"
     reduce: ClassVar[Reduce] = "sum"
+    inputs: ClassVar[tuple[str, ...]] = ("preds",)
 
     def init(self, batch_shape: tuple[int, ...] = ()) -> sums.Sums:
         """The empty state: two sums, of weighted values and of weights."""
@@ -49,6 +51,53 @@ class Mean:
     def compute(self, state: sums.Sums) -> jax.Array:
         """The mean, float32 []."""
         return compute_mean(state)
+
+
+class MeanOf:
+    """A metric that is the weighted mean of one number per example, token or pixel.
+
+    A subclass (a frozen dataclass with a `name`) gives `_values`: the numbers, float32 [...], and where they are valid,
+    bool [...] or None; what is not valid (a class id out of range) is left out and counted in `invalid`. It may change
+    the mean at the end by its own `compute`. `weight` and `mask` broadcast from the left over the numbers' shape.
+    """
+
+    reduce: ClassVar[Reduce] = "sum"
+    inputs: ClassVar[tuple[str, ...]] = ("preds", "target")
+    name: str
+
+    def _values(self, preds: Any, target: Any) -> tuple[jax.Array, jax.Array | None]:
+        raise NotImplementedError
+
+    def init(self, batch_shape: tuple[int, ...] = ()) -> sums.Sums:
+        """The empty state: three sums, of weighted values, of weights, and of the weight that was not valid."""
+        return sums.zeros((*batch_shape, 3))
+
+    def update(self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None) -> sums.Sums:
+        """Adds a batch; shapes as the class says."""
+        values, valid = self._values(preds, target)
+        weights = as_weight(values.shape, weight, mask, self.name)
+        lost = jnp.zeros((), jnp.float32)
+        if valid is not None:
+            given = jnp.ones(values.shape, jnp.float32) if weights is None else weights
+            weights = jnp.where(valid, given, jnp.zeros_like(given))
+            lost = given - weights
+        parts = jnp.stack([*weighted(values, weights), jnp.broadcast_to(lost, values.shape).reshape(-1)])
+        return sums.add(state, sums.total(parts))
+
+    def merge(self, a: sums.Sums, b: sums.Sums) -> sums.Sums:
+        """Both in one."""
+        return sums.add(a, b)
+
+    def compute(self, state: sums.Sums) -> jax.Array:
+        """The mean, float32 []; NaN when nothing was counted."""
+        return compute_mean(state)
+
+    def invalid(self, state: sums.Sums) -> jax.Array:
+        """The weight of what was left out because its target was no class, float32 []."""
+        return sums.value(sums.pick(state, 2))
+
+
+mean = one_call(Mean, "mean")
 
 
 def add_mean(state: sums.Sums, values: jax.Array, weight: jax.Array | None) -> sums.Sums:

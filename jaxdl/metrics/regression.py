@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.metrics import sums
+from jaxdl.metrics.call import one_call
 from jaxdl.metrics.inputs import as_float, as_weight, same_shape
 from jaxdl.metrics.means import add_mean, compute_mean
 from jaxdl.metrics.metric import Reduce
@@ -116,3 +117,8 @@ class MeanAbsoluteError:
     def compute(self, state: sums.Sums) -> jax.Array:
         """The mean absolute error, float32 []."""
         return compute_mean(state)
+
+
+mean_squared_error = one_call(MeanSquaredError, "mean_squared_error")
+root_mean_squared_error = one_call(RootMeanSquaredError, "root_mean_squared_error")
+mean_absolute_error = one_call(MeanAbsoluteError, "mean_absolute_error")
