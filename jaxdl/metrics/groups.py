@@ -1,0 +1,185 @@
+"""Any metric, sliced by a group index: by country, by facet, by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl.metrics import sums
+from jaxdl.metrics.inputs import as_float, as_ids, as_mask
+from jaxdl.metrics.metric import Derived, Reduce, inputs_of, statistic_of
+
+
+class Grouped(NamedTuple):
+    """The state of a sliced statistic.
+
+    Attributes:
+        of: the statistic's state, with a leading axis [groups].
+        invalid: the weight of the examples whose group id is out of range.
+    """
+
+    of: Any
+    invalid: sums.Sums
+
+
+@dataclass(frozen=True)
+class GroupedStatistic:
+    """One state of `statistic` for each of `groups` groups; `update` also reads `group`, int [examples]."""
+
+    statistic: Any
+    groups: int
+    name: str = field(default="by", compare=False)
+
+    @property
+    def reduce(self) -> Reduce:
+        """As the statistic's own."""
+        return self.statistic.reduce
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The statistic's own, and "group"."""
+        return (*inputs_of(self.statistic), "group")
+
+    def init(self, batch_shape: tuple[int, ...] = ()) -> Grouped:
+        """Empty states."""
+        return Grouped(self.statistic.init((*batch_shape, self.groups)), sums.zeros(batch_shape))
+
+    def update(
+        self, state: Grouped, *, group: Any, preds: Any, target: Any = None, weight: Any = None, mask: Any = None,
+        **inputs: Any,
+    ) -> Grouped:  # fmt: skip
+        """Adds a batch: `group` int [examples] in [0, groups); the rest as the statistic's own."""
+        group = as_ids(group, f"{self.name}: group")
+        valid = (group >= 0) & (group < self.groups)
+        given = {"preds": preds, "target": target, **inputs}
+
+        def one(state: Any, number: jax.Array) -> Any:
+            return self.statistic.update(state, **given, weight=weight, mask=_both(mask, group == number, self.name))
+
+        numbers = jnp.arange(self.groups, dtype=jnp.int32)
+        absent = jnp.where(valid, jnp.zeros_like(group, jnp.float32), _of_example(weight, mask, group, self.name))
+        return Grouped(jax.vmap(one)(state.of, numbers), sums.add(state.invalid, sums.total(absent.reshape(-1))))
+
+    def merge(self, a: Grouped, b: Grouped) -> Grouped:
+        """Both in one."""
+        return Grouped(self.statistic.merge(a.of, b.of), sums.add(a.invalid, b.invalid))
+
+    def invalid(self, state: Grouped) -> jax.Array:
+        """The weight whose group is out of range, and what the statistic itself left out, float32 []."""
+        lost = sums.value(state.invalid)
+        if hasattr(self.statistic, "invalid"):
+            lost = lost + jnp.sum(jax.vmap(self.statistic.invalid)(state.of)).astype(jnp.float32)
+        return lost
+
+    def overflowed(self, state: Grouped) -> jax.Array:
+        """Whether any group holds more than its capacity, bool []."""
+        if not hasattr(self.statistic, "overflowed"):
+            return jnp.zeros((), jnp.bool_)
+        return jnp.any(jax.vmap(self.statistic.overflowed)(state.of))
+
+
+def _both(mask: Any, own: jax.Array, name: str) -> jax.Array:
+    """`mask` where the example is in the group; the group's axes are the first ones of the mask."""
+    if mask is None:
+        return own
+    mask = jnp.asarray(mask)
+    shape = mask.shape if mask.ndim >= own.ndim else own.shape
+    return as_mask(shape, mask, name) & as_mask(shape, own, name)
+
+
+def _of_example(weight: Any, mask: Any, group: jax.Array, name: str) -> jax.Array:
+    """The weight of each example, float32 of the group's shape; the largest of its parts where they have their own."""
+    result = jnp.ones(group.shape, jnp.float32)
+    if weight is not None:
+        result = _largest(as_float(weight, f"{name}: weight"), group)
+    if mask is not None:
+        result = result * _largest(jnp.asarray(mask).astype(jnp.float32), group)
+    return result
+
+
+def _largest(x: jax.Array, group: jax.Array) -> jax.Array:
+    if x.ndim > group.ndim:
+        return jnp.max(x, axis=tuple(range(group.ndim, x.ndim)))
+    return jnp.broadcast_to(x.reshape(x.shape + (1,) * (group.ndim - x.ndim)), group.shape)
+
+
+@dataclass(frozen=True)
+class By(Derived):
+    """A metric for each group of examples; made by `by`.
+
+    `compute` gives what the metric gives, with a leading axis [groups], in the order of the group ids.
+    """
+
+    metric: Any
+    groups: int
+    names: tuple[str, ...] | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.groups, bool) or not isinstance(self.groups, int) or self.groups < 1:
+            raise ValueError(f"by: groups must be a positive number of groups, or their names; it is {self.groups!r}")
+        if not self.name:
+            object.__setattr__(self, "name", f"{self.metric.name}_by_group")
+
+    @property
+    def statistic(self) -> GroupedStatistic:
+        """One state of the metric's statistic a group."""
+        return GroupedStatistic(statistic_of(self.metric), self.groups, name=self.name)
+
+    def compute(self, state: Grouped) -> Any:
+        """The value of each group: [groups, ...]; {name: value} when the groups have names."""
+        values = jax.vmap(self.metric.compute)(state.of)
+        if self.names is None:
+            return values
+        return {key: jax.tree.map(lambda x, i=i: x[i], values) for i, key in enumerate(self.names)}
+
+    def invalid(self, state: Grouped) -> jax.Array:
+        """What was left out; see `GroupedStatistic.invalid`."""
+        return self.statistic.invalid(state)
+
+    def overflowed(self, state: Grouped) -> jax.Array:
+        """Whether any group holds more than its capacity, bool []."""
+        return self.statistic.overflowed(state)
+
+
+def by(metric: Any, groups: int | Sequence[str], *, name: str = "") -> By:
+    """`metric` for each group of examples: `update` then also takes `group`, int [examples] in [0, groups).
+
+    An id outside the groups is left out and counted in `invalid`. Strings become ids by `group_ids`.
+
+    Args:
+        metric: any metric.
+        groups: how many groups there are, or their names in the order of their ids.
+        name: what the result is called; "accuracy_by_group" by default.
+
+    Raises:
+        ValueError: no groups, or two of one name.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxdl.metrics import Accuracy, by
+    >>> metric = by(Accuracy(), ["day", "night"])
+    >>> state = metric.update(metric.init(), preds=jnp.array([1, 0, 1]), target=jnp.array([1, 1, 1]),
+    ...                       group=jnp.array([0, 0, 1]))
+    >>> {name: float(value) for name, value in metric.compute(state).items()}
+    {'day': 0.5, 'night': 1.0}
+    """
+    if isinstance(groups, int):
+        return By(metric, groups, name=name)
+    names = tuple(str(group) for group in groups)
+    if len(set(names)) < len(names) or not names:
+        raise ValueError(f"by: groups need different names, at least one; they are {list(names)}")
+    return By(metric, len(names), names, name)
+
+
+def group_ids(values: Any, groups: Sequence[str]) -> Any:
+    """Strings (or any labels) as int32 ids into `groups`, on the host; what is not among them becomes -1."""
+    places = {str(group): i for i, group in enumerate(groups)}
+    flat = np.asarray(values).astype(str)
+    kinds, inverse = np.unique(flat, return_inverse=True)
+    ids = np.array([places.get(str(kind), -1) for kind in kinds], np.int32)
+    return ids[inverse].reshape(flat.shape)
