@@ -38,12 +38,17 @@ def _is_sequence(value: Any) -> bool:
 
 
 def one_call(
-    metric: Callable[..., Any], name: str, *, infer: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    metric: Callable[..., Any],
+    name: str,
+    *,
+    infer: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    either: tuple[str, ...] = (),
 ) -> Callable[..., Any]:
     """The function `name(preds, target, *, weight=None, mask=None, ...)` that gives a metric's value in one call.
 
     Its other keywords are the metric's fields. `infer` reads the inputs and returns those fields that follow from the
-    data (the capacity, the number of classes) when the caller leaves them out.
+    data (the capacity, the number of classes) when the caller leaves them out. `either` names fields of which one is
+    needed (classes or labels): `infer` is asked when none is given.
 
     Raises:
         TypeError: for a keyword that is neither an input nor a field; it names the nearest.
@@ -64,7 +69,8 @@ def one_call(
                 near = difflib.get_close_matches(key, [*fields, *extra, "weight", "mask"], 1)
                 hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join([*extra, *fields])}"
                 raise TypeError(f"{name}() has no argument {key!r}{hint}")
-        if infer is not None and any(p.default is p.empty and key not in config for key, p in fields.items()):
+        lacks = any(p.default is p.empty and key not in config for key, p in fields.items())
+        if infer is not None and (lacks or (either and not any(config.get(key) is not None for key in either))):
             config = {**infer(inputs), **config}
         made = metric(**config)
         missing = [key for key in inputs_of(made) if key != "target" and inputs.get(key) is None]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +20,38 @@ Normalize = Literal["true", "predicted", "all"]
 _NORMALIZE = (None, "true", "predicted", "all")
 
 
+class Outcomes(NamedTuple):
+    """True and false positives and negatives of each class or label, [classes] each."""
+
+    tp: jax.Array
+    fp: jax.Array
+    fn: jax.Array
+    tn: jax.Array
+
+
+def check_threshold(threshold: float | None, name: str) -> None:
+    """Refuses a threshold that no score can be compared with."""
+    if threshold is None:
+        return
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or math.isnan(threshold):
+        raise ValueError(f"{name}: threshold must be a number or None; it is {threshold!r}")
+
+
 @dataclass(frozen=True)
 class PairCounts:
     """How often each pair (true class, predicted class) occurs: the statistic of all metrics of classes.
 
-    preds: class ids int [...], or scores float [..., num_classes], of which the highest wins; target: class ids
-    int [...]. A pair with an id outside 0 .. num_classes - 1, or with a NaN score, is left out and counted in
-    `invalid`; a target equal to `ignore_index` is left out and not counted. State: `Sums` of num_classes^2 cells, row
-    by row (row = true class), and one for the invalid; counts are exact to 2^46.
+    preds: class ids int [...], or scores float [..., num_classes], of which the highest wins (among equal ones the
+    lowest id), or, for two classes and with `threshold`, the score of class 1, float [...]: class 1 is predicted where
+    score > threshold. target: class ids int [...]. A pair with an id outside 0 .. num_classes - 1, or with a NaN score,
+    is left out and counted in `invalid`, and NaN scores make `matrix` and what follows from it NaN; a target equal to
+    `ignore_index` is left out and not counted. State: `Sums` of num_classes^2 cells, row by row (row = true class), and
+    one each for ids out of range and for NaN scores; counts are exact to 2^46.
     """
 
     num_classes: int
     ignore_index: int | None = None
+    threshold: float | None = None
     name: str = field(default="confusion", compare=False)
     reduce: ClassVar[Reduce] = "sum"
     inputs: ClassVar[tuple[str, ...]] = ("preds", "target")
@@ -39,16 +60,27 @@ class PairCounts:
         count = self.num_classes
         if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 2 <= count <= 32768:
             raise ValueError(f"{self.name}: num_classes must be an integer from 2 to 32768; it is {count!r}")
+        check_threshold(self.threshold, self.name)
+        if self.threshold is not None and count != 2:
+            raise ValueError(
+                f"{self.name}: threshold={self.threshold!r} splits one score in two, but num_classes is {count}; "
+                "leave it out (the highest score wins), or give num_labels= for labels that do not exclude each other"
+            )
+
+    @property
+    def size(self) -> int:
+        """How many sums the state holds."""
+        return self.num_classes * self.num_classes + 2
 
     def init(self, batch_shape: tuple[int, ...] = ()) -> sums.Sums:
         """The empty state."""
-        return sums.zeros((*batch_shape, self.num_classes * self.num_classes + 1))
+        return sums.zeros((*batch_shape, self.size))
 
     def update(self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None) -> sums.Sums:
         """Adds a batch: preds int [...] or float [..., num_classes], target int [...]."""
         cells, keep = self.cells(preds, target, mask)
         weights = None if weight is None else as_weight(keep.shape, weight, None, self.name)
-        return sums.add(state, _add_up(cells, keep, weights, self.num_classes * self.num_classes + 1))
+        return sums.add(state, _add_up(cells, keep, weights, self.size))
 
     def update_groups(
         self, state: sums.Sums, *, group: jax.Array, groups: int, preds: Any, target: Any, weight: Any = None,
@@ -57,53 +89,95 @@ class PairCounts:
         """As `update`, for a state of leading shape [groups] and `group`, int32 of target's shape in [0, groups)."""
         cells, keep = self.cells(preds, target, mask)
         weights = None if weight is None else as_weight(keep.shape, weight, None, self.name)
-        size = self.num_classes * self.num_classes + 1
-        flat = _add_up(cells + group * jnp.int32(size), keep, weights, size * groups)
-        return sums.add(state, sums.Sums(flat.hi.reshape(groups, size), flat.lo.reshape(groups, size)))
+        flat = _add_up(cells + group * jnp.int32(self.size), keep, weights, self.size * groups)
+        return sums.add(state, sums.Sums(flat.hi.reshape(groups, self.size), flat.lo.reshape(groups, self.size)))
 
     def cells(self, preds: Any, target: Any, mask: Any) -> tuple[jax.Array, jax.Array]:
-        """The cell of each example, int32 of target's shape (the last one is "invalid"), and whether it counts."""
+        """The cell of each example, int32 of target's shape, and whether it counts, bool.
+
+        Cell num_classes^2 is "an id out of range", the one after it "a NaN score".
+        """
         target = as_ids(target, f"{self.name}: target")
-        predicted, valid = self._predicted(as_array(preds, f"{self.name}: preds"), target)
+        predicted, broken = self._predicted(as_array(preds, f"{self.name}: preds"), target)
         classes = self.num_classes
-        valid &= (target >= 0) & (target < classes) & (predicted >= 0) & (predicted < classes)
+        valid = (target >= 0) & (target < classes) & (predicted >= 0) & (predicted < classes)
         cells = jnp.where(valid, target * classes + predicted, jnp.full_like(target, classes * classes))
+        if broken is not None:
+            cells = jnp.where(valid & broken, jnp.full_like(cells, classes * classes + 1), cells)
         keep = jnp.ones(target.shape, jnp.bool_) if mask is None else as_mask(target.shape, mask, self.name)
         if self.ignore_index is not None:
             keep &= target != self.ignore_index
         return cells, keep
 
-    def _predicted(self, preds: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-        everywhere = jnp.ones(target.shape, jnp.bool_)
+    def _predicted(self, preds: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """The predicted ids, and where scores were NaN."""
+        scores = jnp.issubdtype(preds.dtype, jnp.floating)
         if preds.ndim == target.ndim + 1:
             if preds.shape != (*target.shape, self.num_classes):
                 raise ValueError(
                     f"{self.name}: preds have shape {preds.shape} and target {target.shape}; scores of "
                     f"{self.num_classes} classes have shape {(*target.shape, self.num_classes)}"
                 )
-            if jnp.issubdtype(preds.dtype, jnp.floating):
-                everywhere = ~jnp.any(jnp.isnan(preds), axis=-1)
-            return jnp.argmax(preds, axis=-1).astype(jnp.int32), everywhere
+            if self.threshold is not None:
+                raise ValueError(
+                    f"{self.name}: threshold={self.threshold!r} reads one score for each example, but preds have shape "
+                    f"{preds.shape}; give preds[..., 1], or leave the threshold out: the highest score wins"
+                )
+            broken = jnp.any(jnp.isnan(preds), axis=-1) if scores else None
+            return jnp.argmax(preds, axis=-1).astype(jnp.int32), broken
         same_shape(preds, target, self.name)
-        return as_ids(preds, f"{self.name}: preds"), everywhere
+        if scores and self.threshold is not None:
+            return (preds.astype(jnp.float32) > jnp.float32(self.threshold)).astype(jnp.int32), jnp.isnan(preds)
+        if scores and self.num_classes == 2:
+            raise TypeError(
+                f"{self.name}: preds are scores of shape {preds.shape}, one for each example; give threshold=0.5 for "
+                "probabilities of class 1 (0.0 for logits)"
+            )
+        return as_ids(preds, f"{self.name}: preds"), None
 
     def merge(self, a: sums.Sums, b: sums.Sums) -> sums.Sums:
         """Both in one."""
         return sums.add(a, b)
 
     def matrix(self, state: sums.Sums) -> jax.Array:
-        """float32 [..., classes, classes]: row = true class, column = predicted class."""
-        cells = sums.value(sums.pick(state, slice(None, -1)))
-        return cells.reshape(*cells.shape[:-1], self.num_classes, self.num_classes)
+        """float32 [..., classes, classes]: row = true class, column = predicted class; NaN after a NaN score."""
+        return self._square(sums.value(state), spoil=True)
+
+    def wide(self, state: sums.Sums) -> jax.Array:
+        """As `matrix`, but float64 and exact: call it inside `with jax.enable_x64(True)`."""
+        return self._square(sums.wide(state), spoil=True)
+
+    def outcomes(self, state: sums.Sums) -> Outcomes:
+        """Each class against the rest, float64 [classes] each: call it inside `with jax.enable_x64(True)`."""
+        matrix = self.wide(state)
+        eye = jnp.eye(self.num_classes, dtype=jnp.bool_)
+        # off the diagonal alone, so that what is empty is exactly 0 with any weights
+        wrong = jnp.where(eye, jnp.zeros_like(matrix), matrix)
+        tp, fp, fn = jnp.diagonal(matrix), jnp.sum(wrong, axis=0), jnp.sum(wrong, axis=1)
+        whole = jnp.sum(matrix)
+        tn = whole - (tp + fp + fn)
+        # less than 2^-50 of the whole is rounding: counts are whole numbers below 2^46
+        return Outcomes(tp, fp, fn, jnp.where(tn < whole * np.float64(2**-50), jnp.zeros_like(tn), tn))
+
+    def plain(self, state: sums.Sums) -> jax.Array:
+        """As `matrix`, with what has a NaN score left out."""
+        return self._square(sums.value(state), spoil=False)
+
+    def _square(self, cells: jax.Array, *, spoil: bool) -> jax.Array:
+        square = cells[..., :-2].reshape(*cells.shape[:-1], self.num_classes, self.num_classes)
+        if not spoil:
+            return square
+        broken = jnp.broadcast_to(cells[..., -1][..., None, None] != 0, square.shape)
+        return jnp.where(broken, jnp.full_like(square, jnp.nan), square)
 
     def counts(self, state: sums.Sums) -> np.ndarray:
-        """The matrix in float64 on the host: exact."""
-        cells = sums.exact(state)[..., :-1]
+        """The matrix in float64 on the host: exact, with what has a NaN score left out."""
+        cells = sums.exact(state)[..., :-2]
         return cells.reshape(*cells.shape[:-1], self.num_classes, self.num_classes)
 
     def invalid(self, state: sums.Sums) -> jax.Array:
         """The weight of examples left out because an id was no class or a score was NaN, float32 []."""
-        return sums.value(sums.pick(state, -1))
+        return sums.value(sums.add(sums.pick(state, -2), sums.pick(state, -1)))
 
 
 def _add_up(cells: jax.Array, keep: jax.Array, weights: jax.Array | None, size: int) -> sums.Sums:
@@ -117,9 +191,10 @@ def _add_up(cells: jax.Array, keep: jax.Array, weights: jax.Array | None, size: 
 class ConfusionMatrix(Derived):
     """Counts (or weights) of each pair of classes, [classes, classes]: row = true class, column = predicted class.
 
-    preds: class ids int [...], or scores float [..., num_classes], of which the highest wins; target: class ids
-    int [...]. A pair with an id outside 0 .. num_classes - 1, or with a NaN score, is left out and counted in
-    `invalid`. Counts are exact to 2^46 (`counts` reads them in float64; `compute` rounds to float32).
+    preds: class ids int [...], or scores float [..., num_classes], of which the highest wins, or with `threshold` the
+    score of class 1 of two, float [...]; target: class ids int [...]. A pair with an id outside 0 .. num_classes - 1,
+    or with a NaN score, is left out and counted in `invalid`; what equals `ignore_index` is left out. Counts are exact
+    to 2^46 (`counts` reads them in float64; `compute` rounds to float32).
 
     normalize: None, or "true" (rows sum to 1: recall on the diagonal), "predicted" (columns sum to 1: precision on
     the diagonal), "all" (the matrix sums to 1). A row, column or matrix without any example is NaN.
@@ -135,6 +210,7 @@ class ConfusionMatrix(Derived):
     num_classes: int
     normalize: Normalize | None = None
     ignore_index: int | None = None
+    threshold: float | None = None
     name: str = "confusion_matrix"
 
     def __post_init__(self) -> None:
@@ -147,11 +223,11 @@ class ConfusionMatrix(Derived):
     @property
     def statistic(self) -> PairCounts:
         """The counts of all pairs."""
-        return PairCounts(self.num_classes, self.ignore_index, name=self.name)
+        return PairCounts(self.num_classes, self.ignore_index, self.threshold, name=self.name)
 
     def compute(self, state: sums.Sums) -> jax.Array:
         """float32 [classes, classes], normalised as configured."""
-        matrix = self.statistic.matrix(state)
+        matrix = self.statistic.plain(state)
         if self.normalize is None:
             return matrix
         axis = {"true": (-1,), "predicted": (-2,), "all": (-2, -1)}[self.normalize]

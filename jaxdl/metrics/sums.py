@@ -124,6 +124,11 @@ def value(sums: Sums) -> jax.Array:
     return sums.hi + sums.lo
 
 
+def wide(sums: Sums) -> jax.Array:
+    """hi + lo in float64, in the graph; call it inside `with jax.enable_x64(True)`."""
+    return sums.hi.astype(jnp.float64) + sums.lo.astype(jnp.float64)
+
+
 def exact(sums: Sums) -> np.ndarray:
     """hi + lo in float64 on the host: exact."""
     return np.asarray(sums.hi, np.float64) + np.asarray(sums.lo, np.float64)

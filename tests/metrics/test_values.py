@@ -141,7 +141,7 @@ def test_counts_are_exact_past_2_to_the_32() -> None:
     update = jax.jit(lambda state: metric.update(state, preds=jnp.array([0, 0, 1]), target=jnp.array([0, 0, 1])))
     start = 2**33 + 1
     high = np.float32(start)
-    state = sums.Sums(jnp.full(5, high), jnp.full(5, np.float32(start - int(high))))
+    state = sums.Sums(jnp.full(6, high), jnp.full(6, np.float32(start - int(high))))
     for _ in range(3):
         state = update(state)
     assert metric.counts(state).tolist() == [[start + 6, start], [start, start + 3]]
