@@ -29,25 +29,25 @@ class Grouped(NamedTuple):
 
 @dataclass(frozen=True)
 class GroupedStatistic:
-    """One state of `statistic` for each of `groups` groups; `update` also reads `group`, int [examples]."""
+    """One state of the statistic `of` for each of `groups` groups; `update` also reads `group`, int [examples]."""
 
-    statistic: Any
+    of: Any
     groups: int
     name: str = field(default="by", compare=False)
 
     @property
     def reduce(self) -> Reduce:
         """As the statistic's own."""
-        return self.statistic.reduce
+        return self.of.reduce
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The statistic's own, and "group"."""
-        return (*inputs_of(self.statistic), "group")
+        return (*inputs_of(self.of), "group")
 
     def init(self, batch_shape: tuple[int, ...] = ()) -> Grouped:
         """Empty states."""
-        return Grouped(self.statistic.init((*batch_shape, self.groups)), sums.zeros(batch_shape))
+        return Grouped(self.of.init((*batch_shape, self.groups)), sums.zeros(batch_shape))
 
     def update(
         self, state: Grouped, *, group: Any, preds: Any, target: Any = None, weight: Any = None, mask: Any = None,
@@ -59,7 +59,7 @@ class GroupedStatistic:
         given = {"preds": preds, "target": target, **inputs}
 
         def one(state: Any, number: jax.Array) -> Any:
-            return self.statistic.update(state, **given, weight=weight, mask=_both(mask, group == number, self.name))
+            return self.of.update(state, **given, weight=weight, mask=_both(mask, group == number, self.name))
 
         numbers = jnp.arange(self.groups, dtype=jnp.int32)
         absent = jnp.where(valid, jnp.zeros_like(group, jnp.float32), _of_example(weight, mask, group, self.name))
@@ -67,20 +67,20 @@ class GroupedStatistic:
 
     def merge(self, a: Grouped, b: Grouped) -> Grouped:
         """Both in one."""
-        return Grouped(self.statistic.merge(a.of, b.of), sums.add(a.invalid, b.invalid))
+        return Grouped(self.of.merge(a.of, b.of), sums.add(a.invalid, b.invalid))
 
     def invalid(self, state: Grouped) -> jax.Array:
         """The weight whose group is out of range, and what the statistic itself left out, float32 []."""
         lost = sums.value(state.invalid)
-        if hasattr(self.statistic, "invalid"):
-            lost = lost + jnp.sum(jax.vmap(self.statistic.invalid)(state.of)).astype(jnp.float32)
+        if hasattr(self.of, "invalid"):
+            lost = lost + jnp.sum(jax.vmap(self.of.invalid)(state.of)).astype(jnp.float32)
         return lost
 
     def overflowed(self, state: Grouped) -> jax.Array:
         """Whether any group holds more than its capacity, bool []."""
-        if not hasattr(self.statistic, "overflowed"):
+        if not hasattr(self.of, "overflowed"):
             return jnp.zeros((), jnp.bool_)
-        return jnp.any(jax.vmap(self.statistic.overflowed)(state.of))
+        return jnp.any(jax.vmap(self.of.overflowed)(state.of))
 
 
 def _both(mask: Any, own: jax.Array, name: str) -> jax.Array:

@@ -126,7 +126,9 @@ def confidence_interval(
     if method not in get_args(Method):
         raise ValueError(f"confidence_interval: method must be one of {', '.join(get_args(Method))}; it is {method!r}")
     given = {"preds": preds, "target": target, "weight": weight, "mask": mask, **inputs}
-    return _of(evaluate(metric, **given), bootstrap(metric, key, resamples, **given), level, method)
+    found = _of(evaluate(metric, **given), bootstrap(metric, key, resamples, **given), level, method)
+    # compiled programs return mappings in the order of the alphabet
+    return {name: found[name] for name, _ in metric.metrics} if isinstance(metric, Collection) else found
 
 
 def _of(value: Any, values: Any, level: float, method: Method) -> Any:
@@ -181,8 +183,8 @@ def _values(metrics: dict[str, Any], resamples: int, key: jax.Array, weights: ja
         else:
 
             def of_weights(counts: jax.Array, users: Any = users, statistic: Any = statistic, read: Any = read) -> Any:
-                times = counts.reshape(counts.shape + (1,) * (weights.ndim - 1))
-                state = statistic.update(statistic.init(), **read, weight=weights * times)
+                times = counts.astype(jnp.float32).reshape(counts.shape + (1,) * (weights.ndim - 1))
+                state = statistic.update(statistic.init(), **read, weight=weights * jnp.broadcast_to(times, weights.shape))
                 return {name: metric.compute(state) for name, metric in users.items()}
 
             present = jnp.any(weights.reshape(weights.shape[0], -1) != 0, axis=1)
