@@ -56,7 +56,8 @@ class Evaluator:
     Args:
         step: what is evaluated.
         feed: the data, unshuffled; padding rows have weight 0.
-        metrics: records with `name`, `init`, `update` and `compute`.
+        metrics: records with `name`, `init`, `update` and `compute`. Those whose `statistic` is equal share one state.
+            A statistic whose `inputs` name more than preds and target reads those columns of the batch.
         layout: where arrays live.
         state: a State or its shapes; evaluation is compiled for it.
 
@@ -72,6 +73,7 @@ class Evaluator:
             raise ValueError(f"metrics need different names, none of them 'loss'; these are {names}")
         compile_cache.enable()
         self.step, self.metrics, self._feed = step, metrics, feed
+        self._statistics = tuple(dict.fromkeys(_statistic(metric) for metric in metrics))
         self._data = layout.put(feed.data)
         self._one = jax.jit(self._evaluate_one)
         item, item_bytes = _item(feed, layout)
@@ -85,20 +87,22 @@ class Evaluator:
         self._blocks = _Blocks(feed, layout, 1 if self._loop else plan.steps_per_dispatch)
         self._programs: dict[Any, Any] = {}
 
-    def _start(self) -> dict[str, PyTree]:
-        return {metric.name: metric.init() for metric in self.metrics}
+    def _start(self) -> tuple[PyTree, ...]:
+        return tuple(statistic.init() for statistic in self._statistics)
 
     def _evaluate_one(
-        self, sums: dict[str, PyTree], state: State, data: PyTree, item: PyTree, live: Array
-    ) -> tuple[dict[str, PyTree], Array]:
+        self, sums: tuple[PyTree, ...], state: State, data: PyTree, item: PyTree, live: Array
+    ) -> tuple[tuple[PyTree, ...], Array]:
         batch = dict(self._feed.take(data, item))
         batch["weight"] = batch["weight"] * live
         assert self.step.evaluate is not None
         seen = self.step.evaluate(state, batch)
-        new = {
-            metric.name: metric.update(sums[metric.name], preds=seen.preds, target=seen.target, weight=seen.weights)
-            for metric in self.metrics
-        }
+        _check_columns(self.metrics, batch)
+        given = {"preds": seen.preds, "target": seen.target, "weight": seen.weights}
+        new = tuple(
+            statistic.update(one, **given, **{key: batch[key] for key in _columns(statistic)})
+            for statistic, one in zip(self._statistics, sums, strict=True)
+        )
         return new, jnp.stack([seen.loss, seen.weight])
 
     def _block(
@@ -110,14 +114,17 @@ class Evaluator:
             rows = row[None]
         else:
             sums, rows = jax.lax.scan(lambda s, x: self._one(s, state, data, *x), sums, (block, live))
-        return ({m.name: m.compute(sums[m.name]) for m in self.metrics} if last else sums), rows
+        if not last:
+            return sums, rows
+        held = dict(zip(self._statistics, sums, strict=True))
+        return {metric.name: metric.compute(held[_statistic(metric)]) for metric in self.metrics}, rows
 
     def __call__(self, state: State) -> dict[str, Any]:
         """{"loss": mean, "accuracy": ...}: floats, and NumPy arrays for metrics that are no single number.
 
-        A metric whose `compute` returns a mapping gives one entry a key, "name/key".
+        A metric whose `compute` returns a mapping or a named tuple gives one entry a key, "name/key".
         """
-        sums: Any = {}
+        sums: Any = ()
         losses = []
         if self.metrics:
             if "start" not in self._programs:
@@ -133,11 +140,37 @@ class Evaluator:
         values, losses = jax.device_get((sums, losses))
         loss, weight = np.concatenate(losses).astype(np.float64).sum(0)
         result: dict[str, Any] = {"loss": float(loss / weight) if weight > 0 else float("nan")}
-        for name, value in values.items():
-            parts = {f"{name}/{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
-            for key, part in parts.items():
-                result[key] = float(part) if np.ndim(part) == 0 else np.asarray(part)
+        # in the order of the metrics, not of the alphabet, which jax gives to dictionaries
+        for metric in self.metrics:
+            result |= _numbers(metric.name, values[metric.name])
         return result
+
+
+def _statistic(metric: Any) -> Any:
+    return getattr(metric, "statistic", metric)
+
+
+def _columns(statistic: Any) -> list[str]:
+    """The columns of the batch that a statistic reads beside the predictions and their target."""
+    return [key for key in getattr(statistic, "inputs", ()) if key not in ("preds", "target")]
+
+
+def _check_columns(metrics: tuple[Any, ...], batch: dict[str, Array]) -> None:
+    for metric in metrics:
+        for key in _columns(_statistic(metric)):
+            if key not in batch:
+                raise ValueError(
+                    f"the metric {metric.name!r} reads the column {key!r}, which the data lack; "
+                    f"they have {', '.join(batch)}"
+                )
+
+
+def _numbers(name: str, value: Any) -> dict[str, Any]:
+    """{name: float or array}, or one entry a key for mappings and named tuples."""
+    parts = value._asdict() if hasattr(value, "_asdict") else value
+    if isinstance(parts, dict):
+        return {key: one for part in parts for key, one in _numbers(f"{name}/{part}", parts[part]).items()}
+    return {name: float(value) if np.ndim(value) == 0 else np.asarray(value)}
 
 
 class Predictor:
