@@ -38,7 +38,7 @@ def test_the_examples_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pyt
     # As a reader runs them: under jax's own defaults.
     for line, code in blocks(page):
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            exec(compile("\n" * line + code, str(page), "exec"), namespace)
+            exec(compile("\n" * line + code, str(page), "exec", dont_inherit=True), namespace)
 
 
 def test_there_is_something_to_run() -> None:
