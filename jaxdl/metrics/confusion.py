@@ -80,7 +80,7 @@ class PairCounts:
         """Adds a batch: preds int [...] or float [..., num_classes], target int [...]."""
         cells, keep = self.cells(preds, target, mask)
         weights = None if weight is None else as_weight(keep.shape, weight, None, self.name)
-        return sums.add(state, _add_up(cells, keep, weights, self.size))
+        return sums.add(state, add_up(cells, keep, weights, self.size))
 
     def update_groups(
         self, state: sums.Sums, *, group: jax.Array, groups: int, preds: Any, target: Any, weight: Any = None,
@@ -89,7 +89,7 @@ class PairCounts:
         """As `update`, for a state of leading shape [groups] and `group`, int32 of target's shape in [0, groups)."""
         cells, keep = self.cells(preds, target, mask)
         weights = None if weight is None else as_weight(keep.shape, weight, None, self.name)
-        flat = _add_up(cells + group * jnp.int32(self.size), keep, weights, self.size * groups)
+        flat = add_up(cells + group * jnp.int32(self.size), keep, weights, self.size * groups)
         return sums.add(state, sums.Sums(flat.hi.reshape(groups, self.size), flat.lo.reshape(groups, self.size)))
 
     def cells(self, preds: Any, target: Any, mask: Any) -> tuple[jax.Array, jax.Array]:
@@ -180,7 +180,8 @@ class PairCounts:
         return sums.value(sums.add(sums.pick(state, -2), sums.pick(state, -1)))
 
 
-def _add_up(cells: jax.Array, keep: jax.Array, weights: jax.Array | None, size: int) -> sums.Sums:
+def add_up(cells: jax.Array, keep: jax.Array, weights: jax.Array | None, size: int) -> sums.Sums:
+    """Counts (or weights) in each of `size` cells: int32 and bool of any one shape -> Sums [size]."""
     cells, keep = cells.reshape(-1), keep.reshape(-1)
     if weights is None:
         return sums.count_by_cell(cells, keep, size)
