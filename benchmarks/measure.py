@@ -207,21 +207,28 @@ def interleave(
     for r in range(rounds):
         turn = r % len(names)
         for name in names[turn:] + names[:turn]:
-            calls = turns if isinstance(turns, int) else turns.get(name, 1)
-            costs[name].append(sum(clock(peers[name]) for _ in range(calls)) / calls)
+            wanted = turns if isinstance(turns, int) else turns.get(name, 1)
+            stride = getattr(peers[name], "stride", 1)
+            calls = max(1, wanted // stride)
+            costs[name].append(sum(clock(peers[name]) for _ in range(calls)) / (calls * stride))
     return costs
 
 
 class Paced:
-    """Somebody else's fit, advanced by one epoch a call, so that it can take turns with other peers.
+    """Somebody else's fit, advanced by `stride` epochs a call, so that it can take turns with other peers.
 
     `train` gets a function that it has to call at the end of every epoch (from the callback of its framework). It runs
     in its own thread and is parked there between calls; the cost of an epoch is then all that the framework does for
     it: feeding, dispatch, reading, history, callbacks. The first call holds tracing, compiling and the first epoch: a
     warm-up.
+
+    Parking costs: two threads hand over to each other, and the core goes idle until `settle` is content, which leaves
+    it with cold caches. A stride of several epochs keeps that out of epochs of a few milliseconds.
     """
 
     def __init__(self, train: Callable[[Callable[[], None]], object]):
+        self.stride = 1
+        self._epochs = 0
         self._go, self._parked = threading.Semaphore(0), threading.Semaphore(0)
         self._error: BaseException | None = None
         self._over = False
@@ -238,11 +245,14 @@ class Paced:
         self._parked.release()
 
     def _epoch_end(self) -> None:
+        self._epochs += 1
+        if self._epochs % self.stride:
+            return
         self._parked.release()
         self._go.acquire()
 
     def __call__(self) -> None:
-        """Train one more epoch and wait until nothing of it runs any more."""
+        """Train `stride` more epochs and wait until nothing of them runs any more."""
         if self._thread.ident is None:
             self._thread.start()
         if self._over:

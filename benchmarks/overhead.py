@@ -135,7 +135,7 @@ def compare_row(
     turns = {peer: max(1, min(8, round(TURN_SECONDS / seconds))) for peer, seconds in each.items()}
     # jaxdl and Keras cost about what hand-written JAX does; Lightning is never quick.
     turns["jaxdl"] = turns["keras"] = max(turns.values(), default=1)
-    total = warm + rounds * turns["jaxdl"]
+    total = (warm + rounds) * turns["jaxdl"]
 
     contest: dict[str, Callable[[], object]] = dict(ours.epochs(row, total))
     contest |= {peer: variants[winner] for peer, winner in best.items()}
@@ -143,7 +143,10 @@ def compare_row(
         if peer in peers and (peer == "keras" or row.model == "mlp"):
             found = _peer(module)
             if found is not None:
-                contest |= found.epochs(row, warm + rounds * turns.get(peer, 1))
+                contest |= found.epochs(row, (warm + rounds) * turns.get(peer, 1))
+    for peer, run in contest.items():
+        if isinstance(run, measure.Paced):
+            run.stride = turns.get(peer, 1)
     costs = measure.interleave(contest, rounds=rounds, warm=warm, turns=turns, clock=clock)
     for run in contest.values():
         if isinstance(run, measure.Paced):

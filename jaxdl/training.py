@@ -140,7 +140,7 @@ class Training:
             self.follow, self.follow_mode = checkpoint.best, checkpoint.mode
         elif early_stopping is not None:
             self.follow, self.follow_mode = early_stopping.metric, early_stopping.mode
-        self._rate = _host_rate(program.step)
+        self._rate, self._constant_rate = _host_rate(program.step)
 
     # ---- what the loop calls --------------------------------------------------------------------------------------
 
@@ -148,16 +148,19 @@ class Training:
         """Add a dispatch's reports up, look for a loss that is not finite, and show progress."""
         self.sums.add(report)
         loss, weight = report.scalars["loss"], report.scalars["weight"]
-        counts = np.flatnonzero(weight)
+        last = len(weight) - 1
+        if not weight[last]:  # padding, a skipped update, or the epoch's one update is still to come
+            counts = np.flatnonzero(weight)
+            if not len(counts):
+                return
+            last = int(counts[-1])
         if not math.isfinite(self.sums.loss) and not self._not_finite:
-            first = int(counts[~np.isfinite(loss[counts])][0])
+            first = int(np.flatnonzero((weight != 0) & ~np.isfinite(loss))[0])
             self._not_finite = (
                 f"the loss is {loss[first]} at step {step - len(loss) + first}: "
                 f"{self._blame(bool(np.isnan(loss[first]))) or ADVICE}"
             )
-        if not len(counts):
-            return
-        newest = float(loss[counts[-1]])
+        newest = float(loss[last])
         self.progress.step(step, {"train:loss": newest}, len(loss) * self.run.batch_size)
         if self.run.folder is not None and step >= self._record_at:
             self._record_at = step + max(1, min(self.stop // TRAIN_RECORDS, step // 50))
@@ -228,6 +231,8 @@ class Training:
     def _extras(self, step: int) -> dict[str, float]:
         if self._rate is None:
             return {}
+        if self._constant_rate:
+            return {"learning_rate": float(np.float32(self.run.hyper["learning_rate"]))}
         hyper = {name: np.float32(value) for name, value in self.run.hyper.items()}
         return {"learning_rate": float(self._rate(hyper, np.int32(max(step - 1, 0))))}
 
@@ -404,13 +409,12 @@ class Training:
             warnings.warn(f"{error}. The run is returned with its state", RuntimeWarning, stacklevel=4)
 
 
-def _host_rate(step: Step) -> Callable[..., Any] | None:
-    """The learning rate for the host: compiled where there is a schedule, plain Python where it is one number."""
+def _host_rate(step: Step) -> tuple[Callable[..., Any] | None, bool]:
+    """The learning rate for the host, compiled, and whether it is the number in `hyper` itself, whatever the step."""
     if step.rate is None:
-        return None
-    rate: Callable[..., Any] = step.rate
+        return None, False
     hyper = {name: np.float32(value) for name, value in step.hyper.items()}
-    return rate if rate(hyper, np.int32(0)) is hyper.get("learning_rate") else jax.jit(rate)
+    return jax.jit(step.rate), step.rate(hyper, np.int32(0)) is hyper.get("learning_rate")
 
 
 def _sound(params: Any, model_state: Any) -> jax.Array:

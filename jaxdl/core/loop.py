@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
-
 from jaxdl.core.program import Packed, Program, read
 from jaxdl.core.state import State
 from jaxdl.core.step import Report
@@ -23,7 +21,6 @@ def train(
     """Train from `state.step` until batch number `stop`, or until `at_boundary` says so.
 
     Between boundaries the device is never waited for, but for the reports of the dispatch before the one that runs.
-    Uploads are explicit: a transfer guard refuses any other while a block runs.
 
     Args:
         program: the compiled step.
@@ -55,8 +52,7 @@ def train(
         return state
     count, block = draw()
     while True:
-        with jax.transfer_guard_host_to_device("disallow"):
-            state, packed = program.run(state, block, count, step)
+        state, packed = program.run(state, block, count, step)
         step += count
         if step % per_epoch == 0 or step == stop or wants_boundary(step):
             flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -180,14 +181,18 @@ class Program:
             state, report = self._update(state, data, item)
             return state, _pack(report)
 
-        return jax.lax.scan(body, state, block)
+        return jax.lax.scan(body, state, self._arrived(block))
 
     def _unrolled(self, state: State, data: PyTree, block: PyTree) -> tuple[State, Array]:
-        rows = []
+        rows, block = [], self._arrived(block)
         for number in range(jax.tree.leaves(block)[0].shape[0]):
             state, report = self._update(state, data, jax.tree.map(lambda x: x[number], block))  # noqa: B023
             rows.append(_pack(report))
         return state, jnp.stack(rows)
+
+    def _arrived(self, block: PyTree) -> PyTree:
+        """A block that came from the host, of the type that it has on the device."""
+        return jax.tree.map(jax.lax.with_sharding_constraint, block, self.layout.batch(block))
 
     def _looped(self, state: State, rows: Array, data: PyTree, block: PyTree) -> tuple[State, Array]:
         # The position follows from the step, so that a step of the loop uploads nothing.
@@ -271,43 +276,50 @@ class Program:
         return min(per - within % per, self.feed.steps_per_epoch - within)
 
     def block(self, step: int, count: int) -> PyTree:
-        """The host's part of steps [step, step + count), on the device."""
+        """The host's part of steps [step, step + count), for `run`."""
         block = self.feed.block(self.seed, step, count)
         if self.plan.mode == "loop":
             offset = (step % self.feed.steps_per_epoch) % self.plan.steps_per_dispatch
             spare = self.plan.steps_per_dispatch - offset - count
             if offset or spare:  # the same shape for every block: one program, and the step finds its row
                 block = jax.tree.map(lambda x: np.pad(x, [(offset, spare)] + [(0, 0)] * (x.ndim - 1)), block)
-        return self.layout.put(block)
+            return self.layout.put(block)  # once for all its steps
+        return self.layout.send(block)
 
     def run(self, state: State, block: PyTree, count: int, step: int) -> tuple[State, Packed]:
-        """Train `count` steps from `step` on. Consumes `state`. Returns at once, while the device works."""
-        length = self.plan.steps_per_dispatch if self.plan.mode == "loop" else count
+        """Train `count` steps from `step` on. Consumes `state`. Returns at once, while the device works.
+
+        Uploads are explicit: a transfer guard refuses any but a block that the call itself takes over.
+        """
+        looped = self.plan.mode == "loop"
+        length = self.plan.steps_per_dispatch if looped else count
         known, begun = (self.plan.mode, length) in self._programs, time.perf_counter()
         program = self._jitted(length)
-        if self.plan.mode != "loop":
-            state, rows = program(state, self._data, block)
-            if not known:
-                self.first_call_seconds += time.perf_counter() - begun
-            return state, Packed(rows, count)
-        offset = (step % self.feed.steps_per_epoch) % self.plan.steps_per_dispatch
-        rows = self._rows()
-        for _ in range(count):
-            state, rows = program(state, rows, self._data, block)
-            if not known:
-                self.first_call_seconds += time.perf_counter() - begun
-                known = True
-        return state, Packed(rows, count, offset)
+        free = self.layout.uploads_by_call and not looped
+        with contextlib.nullcontext() if free else jax.transfer_guard_host_to_device("disallow"):
+            if not looped:
+                state, rows = program(state, self._data, block)
+                if not known:
+                    self.first_call_seconds += time.perf_counter() - begun
+                return state, Packed(rows, count)
+            offset = (step % self.feed.steps_per_epoch) % self.plan.steps_per_dispatch
+            rows = self._rows()
+            for _ in range(count):
+                state, rows = program(state, rows, self._data, block)
+                if not known:
+                    self.first_call_seconds += time.perf_counter() - begun
+                    known = True
+            return state, Packed(rows, count, offset)
 
     def reports(self, words: np.ndarray) -> Report:
         """Packed rows, as `read` returns them -> Report: scalars [count] float32, sums added up over the rows."""
         scalars: dict[str, Any] = {}
         sums: dict[str, Any] = {}
         for field in self.fields:
-            values = words[:, field.start : field.stop].view(field.dtype)
             if field.path[0] == "scalars":
-                scalars[field.path[1]] = values[:, 0]
+                scalars[field.path[1]] = words.view(field.dtype)[:, field.start]
             else:
+                values = words[:, field.start : field.stop].view(field.dtype)
                 total = values.sum(0, dtype=np.float64 if values.dtype.kind == "f" else np.int64)
                 sums["/".join(field.path[1:])] = total.reshape(field.shape)
         return Report(scalars, sums)

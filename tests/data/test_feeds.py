@@ -57,6 +57,15 @@ def test_the_three_feeds_give_the_same_batches(weight: bool) -> None:
     assert_same(first, batches(GrainFeed(data, BATCH, transform=lambda record, rng: record), 3, 2, 6))
 
 
+@pytest.mark.parametrize("weight", [True, False])
+def test_feeds_without_padding_give_the_same_batches(weight: bool) -> None:
+    """Then the weights of a resident batch are constants, or the column's own."""
+    data = columns(weight)
+    for drop_last, size in ((False, ROWS), (True, BATCH)):
+        first = batches(Resident(data, size, drop_last=drop_last), 3, 0, 2)
+        assert_same(first, batches(Streamed(data, size, drop_last=drop_last), 3, 0, 2))
+
+
 def test_batches_hold_the_rows_of_the_order_and_padding_weighs_nothing() -> None:
     data = columns()
     feed = Resident(data, BATCH)

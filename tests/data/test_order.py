@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxdl.data import Order
-from jaxdl.data.order import Draws, stream
+from jaxdl.data.order import Draws, permutation, stream
 
 KEPT = [[1, 9, 0, 6], [2, 5, 7, 8], [4, 3, -1, -1]]
 KEPT_LARGE = [[57000, 33464, 5702, 37864, 57237, 74845, 40581, 89835]]
@@ -117,6 +117,17 @@ def test_draws_are_those_of_a_new_generator() -> None:
         # Odd counts of 32-bit numbers leave a half word over, which the next start must not see.
         assert np.array_equal(again.integers(9, size=3, dtype=np.int32), once.integers(9, size=3, dtype=np.int32))
         assert again.random() == once.random()
+
+
+def test_a_permutation_is_that_of_a_new_generator() -> None:
+    for examples, seed, epoch in ((10, 0, 0), (1001, 3, 7), (1000, -1, 2**33), (10, 0, 0)):
+        rows = np.arange(examples)
+        np.random.RandomState(stream(seed, epoch, "order")).shuffle(rows)
+        assert permutation(examples, seed, epoch).tolist() == rows.tolist()
+
+
+def test_whether_batches_are_padded() -> None:
+    assert Order(12, 4).full and Order(10, 4, drop_last=True).full and not Order(10, 4).full
 
 
 @pytest.mark.parametrize(
