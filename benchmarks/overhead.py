@@ -39,7 +39,6 @@ PARTS = ("cpu", "wall", "first-step", "checkpoint")
 TRIALS = 5  # rounds in which the variants of one peer compete before the best of them is measured
 TURN_SECONDS = 0.05
 SAVE_SECONDS = 10.0
-SAVE_ROUNDS = 7
 FRESH = 5  # processes for a cost that a warm process cannot show
 FIRST_STEP_TARGET = 0.5  # CPU seconds, the MLP, warm cache
 
@@ -99,7 +98,7 @@ def _inside(options: argparse.Namespace) -> None:
 
     keep_freed_memory()  # fit does so; this way every peer has it from its first allocation on
     if part == "checkpoint":
-        lines = checkpoint_row(name, min(options.rounds, SAVE_ROUNDS))
+        lines = checkpoint_row(name, options.rounds)
     else:
         chosen = options.peer or (("hand-written", "torch") if options.quick else PEERS)
         clock = measure.wall_seconds if part == "wall" else measure.cpu_seconds

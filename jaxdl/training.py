@@ -413,8 +413,9 @@ def _host_rate(step: Step) -> tuple[Callable[..., Any] | None, bool]:
     """The learning rate for the host, compiled, and whether it is the number in `hyper` itself, whatever the step."""
     if step.rate is None:
         return None, False
+    rate: Callable[..., Any] = step.rate
     hyper = {name: np.float32(value) for name, value in step.hyper.items()}
-    return jax.jit(step.rate), step.rate(hyper, np.int32(0)) is hyper.get("learning_rate")
+    return jax.jit(rate), rate(hyper, np.int32(0)) is hyper.get("learning_rate")
 
 
 def _sound(params: Any, model_state: Any) -> jax.Array:
