@@ -56,16 +56,15 @@ class ConvNet(nn.Module):
             )
         if not jnp.issubdtype(x.dtype, jnp.floating):
             x = x.astype(jnp.float32)
-        function = activation(self.activation)
         he_uniform = nn.initializers.he_uniform()
         for index in range(self.depth):
             channels = self.width * 2**index
             x = nn.Conv(channels, (3, 3), use_bias=not self.batch_norm, kernel_init=he_uniform, name=f"conv{index}")(x)
             if self.batch_norm:
                 x = BatchNorm(name=f"norm{index}")(x, train=train, mask=mask)
-            x = max_pool(function(x))
+            x = max_pool(activation(self.activation)(x))
             x = Dropout(self.dropout * 0.5)(x, train=train)
         x = x.reshape(x.shape[0], -1)
-        x = function(nn.Dense(self.hidden, kernel_init=he_uniform, name="dense")(x))
+        x = activation(self.activation)(nn.Dense(self.hidden, kernel_init=he_uniform, name="dense")(x))
         x = Dropout(self.dropout)(x, train=train)
         return nn.Dense(self.num_classes, name="logits")(x)

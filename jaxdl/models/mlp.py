@@ -46,10 +46,10 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """x: [batch, ...] floats or integers; returns [batch, num_classes]."""
-        function = activation(self.activation)
         x = flatten(x)
         for index, width in enumerate(self.widths):
-            x = function(nn.Dense(width, kernel_init=nn.initializers.he_uniform(), name=f"hidden{index}")(x))
+            x = nn.Dense(width, kernel_init=nn.initializers.he_uniform(), name=f"hidden{index}")(x)
+            x = activation(self.activation)(x)
             x = Dropout(self.dropout)(x, train=train)
         return nn.Dense(self.num_classes, name="logits")(x)
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from jaxdl.nn.activations import activation, list_activations
+from jaxdl.nn.activations import Activation, PReLU, Swish, activation, describe, list_activations, maxout
 from jaxdl.nn.layers import BatchNorm, Dropout, max_pool
 from jaxdl.nn.light_keys import light_key
 from jaxdl.nn.losses import absolute_error, huber, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 
 __all__ = [
+    "Activation",
     "BatchNorm",
     "Dropout",
+    "PReLU",
+    "Swish",
     "absolute_error",
     "activation",
+    "describe",
     "huber",
     "light_key",
     "list_activations",
     "max_pool",
+    "maxout",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "squared_error",
