@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,8 +11,10 @@ import jax.numpy as jnp
 
 from jaxdl.metrics import sums
 from jaxdl.metrics.call import one_call
+from jaxdl.metrics.confusion import PairCounts, divide
 from jaxdl.metrics.inputs import as_array, as_ids, as_weight, same_shape
 from jaxdl.metrics.metric import Reduce
+from jaxdl.metrics.multilabel import LabelCounts, counts_of
 
 _CORRECT, _COUNTED, _INVALID = 0, 1, 2
 
@@ -24,6 +27,11 @@ class Accuracy:
     or class ids int [...]. target: class ids int [...]. A score that is NaN makes the result NaN; a target outside the
     classes (such as -1) is left out and counted in `invalid`. NaN when nothing was counted.
 
+    So far nothing has to be configured, and the state is three sums. With `num_classes=C` (and `threshold` for one
+    score an example, C = 2) the accuracy is read off the state of `PairCounts`, which a `Collection` shares among all
+    metrics of these classes; with `num_labels=L` off that of `LabelCounts`: preds and target [..., L], and the share of
+    single labels that are right (that of whole rows is `ExactMatch`). `ignore_index` needs one of both.
+
     >>> import jax.numpy as jnp
     >>> from jaxdl.metrics import Accuracy
     >>> metric = Accuracy()
@@ -33,21 +41,44 @@ class Accuracy:
     """
 
     top_k: int = 1
+    num_classes: int | None = None
+    num_labels: int | None = None
+    threshold: float | None = None
+    ignore_index: int | None = None
     name: str = ""
     reduce: ClassVar[Reduce] = "sum"
+    inputs: ClassVar[tuple[str, ...]] = ("preds", "target")
 
     def __post_init__(self) -> None:
         if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 1:
             raise ValueError(f"Accuracy: top_k must be a positive integer; it is {self.top_k!r}")
         if not self.name:
             object.__setattr__(self, "name", "accuracy" if self.top_k == 1 else f"top_{self.top_k}_accuracy")
+        if self._counts is not None and self.top_k != 1:
+            raise ValueError(f"{self.name}: top_k={self.top_k} is not read off counts; leave num_classes out")
+
+    @property
+    def _counts(self) -> PairCounts | LabelCounts | None:
+        """The shared statistic, where classes or labels are configured."""
+        if all(x is None for x in (self.num_classes, self.num_labels, self.threshold, self.ignore_index)):
+            return None
+        return counts_of(self.num_classes, self.num_labels, self.threshold, self.ignore_index, self.name)
+
+    @property
+    def statistic(self) -> Any:
+        """What the state belongs to: the counts of classes or labels where they are configured, or this metric."""
+        return self._counts or self
 
     def init(self, batch_shape: tuple[int, ...] = ()) -> sums.Sums:
         """The empty state: three sums, of the weight that is right, that counts, and that is out of range."""
+        if self._counts is not None:
+            return self._counts.init(batch_shape)
         return sums.zeros((*batch_shape, 3))
 
     def update(self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None) -> sums.Sums:
         """Adds a batch: preds [..., classes] or int [...], target int [...]."""
+        if self._counts is not None:
+            return self._counts.update(state, preds=preds, target=target, weight=weight, mask=mask)
         target = as_ids(target, f"{self.name}: target")
         hit, valid = self._hits(as_array(preds, f"{self.name}: preds"), target)
         weight = as_weight(target.shape, weight, mask, self.name)
@@ -99,10 +130,16 @@ class Accuracy:
 
     def compute(self, state: sums.Sums) -> jax.Array:
         """The accuracy, float32 [] in [0, 1]."""
+        if self._counts is not None:
+            with jax.enable_x64(True):
+                right, whole = self._counts.right(state)
+                return divide(right, whole, math.nan).astype(jnp.float32)
         return sums.ratio(sums.pick(state, _CORRECT), sums.pick(state, _COUNTED))
 
     def invalid(self, state: sums.Sums) -> jax.Array:
         """The weight of examples whose target was no class, float32 []."""
+        if self._counts is not None:
+            return self._counts.invalid(state)
         return sums.value(sums.pick(state, _INVALID))
 
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from jaxdl.metrics import sums
 from jaxdl.metrics.call import one_call
-from jaxdl.metrics.confusion import PairCounts, infer_classes
+from jaxdl.metrics.confusion import PairCounts, divide, infer_classes
 from jaxdl.metrics.metric import Derived
 from jaxdl.metrics.multilabel import LabelCounts, counts_of
-from jaxdl.metrics.rates import divide, plain_number
+from jaxdl.metrics.rates import plain_number
 
 
 @dataclass(frozen=True)
@@ -149,13 +149,9 @@ class HammingLoss(Derived):
 
     def compute(self, state: sums.Sums) -> jax.Array:
         """The share, float32 []."""
-        counts = self.statistic
         with jax.enable_x64(True):
-            outcomes = counts.outcomes(state)
-            # every wrong pair is a false positive of one class and a false negative of another
-            wrong = outcomes.fp if isinstance(counts, PairCounts) else outcomes.fp + outcomes.fn
-            whole = outcomes.tp + wrong + (outcomes.tn if isinstance(counts, LabelCounts) else jnp.zeros_like(wrong))
-            return divide(jnp.sum(wrong), jnp.sum(whole), np.nan).astype(jnp.float32)
+            right, whole = self.statistic.right(state)
+            return divide(whole - right, whole, np.nan).astype(jnp.float32)
 
     def invalid(self, state: sums.Sums) -> jax.Array:
         """The weight of what was left out because an id was out of range or a score was NaN, float32 []."""

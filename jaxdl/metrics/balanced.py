@@ -11,9 +11,8 @@ import numpy as np
 
 from jaxdl.metrics import sums
 from jaxdl.metrics.call import one_call
-from jaxdl.metrics.confusion import PairCounts, infer_classes
+from jaxdl.metrics.confusion import PairCounts, divide, infer_classes
 from jaxdl.metrics.metric import Derived
-from jaxdl.metrics.rates import divide
 
 
 def _recalls(counts: PairCounts, state: sums.Sums) -> tuple[jax.Array, jax.Array]:

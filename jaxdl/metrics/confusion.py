@@ -37,6 +37,13 @@ def check_threshold(threshold: float | None, name: str) -> None:
         raise ValueError(f"{name}: threshold must be a number or None; it is {threshold!r}")
 
 
+def divide(above: jax.Array, below: jax.Array, zero_division: float) -> jax.Array:
+    """above / below in float64; `zero_division` where both are 0 (NaN stays NaN)."""
+    empty = below == 0
+    other = jnp.full_like(above, zero_division)
+    return jnp.where(empty, other, above / jnp.where(empty, jnp.ones_like(below), below))
+
+
 @dataclass(frozen=True)
 class PairCounts:
     """How often each pair (true class, predicted class) occurs: the statistic of all metrics of classes.
@@ -158,6 +165,12 @@ class PairCounts:
         tn = whole - (tp + fp + fn)
         # less than 2^-50 of the whole is rounding: counts are whole numbers below 2^46
         return Outcomes(tp, fp, fn, jnp.where(tn < whole * np.float64(2**-50), jnp.zeros_like(tn), tn))
+
+    def right(self, state: sums.Sums) -> tuple[jax.Array, jax.Array]:
+        """The weight that is right and all weight, float64 []: call it inside `with jax.enable_x64(True)`."""
+        outcomes = self.outcomes(state)
+        right = jnp.sum(outcomes.tp)
+        return right, right + jnp.sum(outcomes.fp)  # every wrong pair is a false positive of one class
 
     def plain(self, state: sums.Sums) -> jax.Array:
         """As `matrix`, with what has a NaN score left out."""

@@ -89,6 +89,12 @@ class LabelCounts:
         tn, fp, fn, tp = (spoiled(sums.wide(state), kind) for kind in range(4))
         return Outcomes(tp, fp, fn, tn)
 
+    def right(self, state: sums.Sums) -> tuple[jax.Array, jax.Array]:
+        """The weight of labels that are right and of all, float64 []: call it inside `with jax.enable_x64(True)`."""
+        outcomes = self.outcomes(state)
+        right = jnp.sum(outcomes.tp + outcomes.tn)
+        return right, right + jnp.sum(outcomes.fp + outcomes.fn)
+
     def counts(self, state: sums.Sums) -> np.ndarray:
         """float64 [num_labels, 2, 2] on the host, exact: of each label, [true, predicted]."""
         cells = sums.exact(state).reshape(*state.hi.shape[:-1], self.num_labels, _CELLS)[..., :4]

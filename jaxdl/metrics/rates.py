@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxdl.metrics import sums
 from jaxdl.metrics.call import one_call
-from jaxdl.metrics.confusion import Outcomes, PairCounts, infer_classes
+from jaxdl.metrics.confusion import Outcomes, PairCounts, divide, infer_classes
 from jaxdl.metrics.metric import Derived
 from jaxdl.metrics.multilabel import LabelCounts, counts_of
 
@@ -99,13 +99,6 @@ def check_average(average: str | None, num_classes: int | None, pos_label: int, 
         )
     if pos_label not in (0, 1):
         raise ValueError(f"{name}: pos_label must be 0 or 1; it is {pos_label!r}")
-
-
-def divide(above: jax.Array, below: jax.Array, zero_division: float) -> jax.Array:
-    """above / below in float64; `zero_division` where both are 0 (NaN stays NaN)."""
-    empty = below == 0
-    other = jnp.full_like(above, zero_division)
-    return jnp.where(empty, other, above / jnp.where(empty, jnp.ones_like(below), below))
 
 
 def averaged(parts: Any, outcomes: Outcomes, average: str | None, pos_label: int, zero_division: float) -> jax.Array:
