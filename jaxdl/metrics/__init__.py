@@ -20,6 +20,7 @@ from jaxdl.metrics.balanced import (
     geometric_mean,
     harmonic_mean,
 )
+from jaxdl.metrics.boxes import MeanBoxIoU, box_ciou, box_diou, box_giou, box_iou, convert_boxes, mean_box_iou
 from jaxdl.metrics.calibration import (
     CalibrationCurve,
     CalibrationError,
@@ -30,6 +31,8 @@ from jaxdl.metrics.calibration import (
 from jaxdl.metrics.class_report import ClassificationReport, classification_report, report_table
 from jaxdl.metrics.collection import Collection
 from jaxdl.metrics.confusion import ConfusionMatrix, confusion_matrix
+from jaxdl.metrics.detection import CocoMAP, VocMAP, coco_map, voc_map
+from jaxdl.metrics.detection_arrays import CocoArrays, coco_arrays, detection_arrays
 from jaxdl.metrics.groups import By, by, group_ids
 from jaxdl.metrics.means import Mean, mean
 from jaxdl.metrics.metric import Metric
@@ -112,6 +115,8 @@ __all__ = [
     "CalibrationCurve",
     "CalibrationError",
     "ClassificationReport",
+    "CocoArrays",
+    "CocoMAP",
     "CohenKappa",
     "Collection",
     "ConfusionMatrix",
@@ -132,6 +137,7 @@ __all__ = [
     "MatthewsCorrelation",
     "Mean",
     "MeanAbsoluteError",
+    "MeanBoxIoU",
     "MeanReciprocalRank",
     "MeanSquaredError",
     "Metric",
@@ -148,22 +154,31 @@ __all__ = [
     "RootMeanSquaredError",
     "Specificity",
     "TruePositiveRate",
+    "VocMAP",
     "accuracy",
     "balanced_accuracy",
     "bootstrap",
+    "box_ciou",
+    "box_diou",
+    "box_giou",
+    "box_iou",
     "brier_score",
     "by",
     "calibration_curve",
     "calibration_error",
     "calibration_plot",
     "classification_report",
+    "coco_arrays",
+    "coco_map",
     "cohen_kappa",
     "confidence_interval",
     "confusion_matrix",
     "confusion_plot",
     "confusion_table",
+    "convert_boxes",
     "cross_entropy",
     "dcg",
+    "detection_arrays",
     "exact_match",
     "f1",
     "f_beta",
@@ -181,6 +196,7 @@ __all__ = [
     "matthews_correlation",
     "mean",
     "mean_absolute_error",
+    "mean_box_iou",
     "mean_reciprocal_rank",
     "mean_squared_error",
     "multilabel_confusion_matrix",
@@ -199,4 +215,5 @@ __all__ = [
     "root_mean_squared_error",
     "specificity",
     "true_positive_rate",
+    "voc_map",
 ]
