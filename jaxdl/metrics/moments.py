@@ -1,0 +1,309 @@
+"""Means, variances and covariances that merge: what R2, correlations and standard deviations are computed from.
+
+A sum of squares minus the square of a sum loses all digits where the mean is large beside the deviation. Here every
+batch is centred on its own mean before it is squared, and batches are joined by the formula of Chan, Golub and LeVeque
+(1983); means and centred products are two-float sums, so 1e7 examples with mean 1e4 and deviation 1 agree with float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdl.metrics import sums
+from jaxdl.metrics.inputs import as_float, as_weight, same_shape
+from jaxdl.metrics.metric import Reduce
+
+# Examples that are added side by side, and how many of them one float32 sum takes before it goes into a two-float sum:
+# R2 of 1e6 examples was fastest with 1000 to 2000 lanes, and 64 additions keep the rounding below 1e-6.
+_LANES = 1024
+_ADDITIONS = 32
+_ROW = 500
+
+Of = Literal["values", "errors", "pairs"]
+#: kind -> (variables, pairs of them whose centred products are kept)
+_KINDS: dict[str, tuple[tuple[str, ...], tuple[tuple[int, int], ...]]] = {
+    "values": (("preds",), ((0, 0),)),
+    "errors": (("target", "error"), ((0, 0), (1, 1))),
+    "pairs": (("preds", "target"), ((0, 0), (1, 1), (0, 1))),
+}
+
+
+class MomentState(NamedTuple):
+    """Centred moments of several variables.
+
+    Attributes:
+        weight: Sums [..., outputs], the total weight.
+        mean: Sums [..., variables, outputs].
+        product: Sums [..., products, outputs], sum of weight * (x - mean x) * (y - mean y).
+    """
+
+    weight: sums.Sums
+    mean: sums.Sums
+    product: sums.Sums
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weight, means and centred products: the statistic of R2, variances and correlations.
+
+    of: "values" (of preds: mean, variance), "errors" (of target, and of preds - target: R2, explained variance) or
+    "pairs" (of preds and target, with their covariance: correlations). outputs: None, and every number of [...] is an
+    example of one and the same variable; or k, and the last axis of [..., k] holds k variables, each with its own
+    moments. Squares must fit in float32: deviations from 1e-18 to 1e18. A NaN or an infinity makes its output NaN.
+    """
+
+    of: Of = "errors"
+    outputs: int | None = None
+    name: str = field(default="moments", compare=False)
+    reduce: ClassVar[Reduce] = "moments"
+
+    def __post_init__(self) -> None:
+        if self.of not in _KINDS:
+            raise ValueError(f"{self.name}: of must be 'values', 'errors' or 'pairs'; it is {self.of!r}")
+        check_outputs(self.outputs, self.name)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What `update` reads."""
+        return ("preds",) if self.of == "values" else ("preds", "target")
+
+    def init(self, batch_shape: tuple[int, ...] = ()) -> MomentState:
+        """The empty state."""
+        variables, pairs = _KINDS[self.of]
+        outputs = self.outputs or 1
+        return MomentState(
+            weight=sums.zeros((*batch_shape, outputs)),
+            mean=sums.zeros((*batch_shape, len(variables), outputs)),
+            product=sums.zeros((*batch_shape, len(pairs), outputs)),
+        )
+
+    def update(
+        self, state: MomentState, *, preds: Any, target: Any = None, weight: Any = None, mask: Any = None
+    ) -> MomentState:
+        """Adds numbers [...], or [..., outputs]; `weight` and `mask` broadcast from the left over their shape."""
+        values = as_float(preds, f"{self.name}: preds")
+        given = [values]
+        if self.of != "values":
+            given.append(as_float(target, f"{self.name}: target"))
+            same_shape(*given, self.name)
+        outputs = check_last_axis(values.shape, self.outputs, self.name)
+        weights = as_weight(values.shape, weight, mask, self.name)
+        flat = [array.reshape(-1) for array in given]
+        new = _moments(_VARIABLES[self.of], flat, None if weights is None else weights.reshape(-1), outputs, self.of)
+        return self.merge(state, new)
+
+    def merge(self, a: MomentState, b: MomentState) -> MomentState:
+        """Both in one, by the formula of Chan, Golub and LeVeque."""
+        left, right = sums.value(a.weight), sums.value(b.weight)
+        both = left + right
+        share = jnp.where(both == 0, jnp.zeros_like(both), right / jnp.where(both == 0, jnp.ones_like(both), both))
+        delta = sums.value(sums.add(b.mean, _negative(a.mean)))
+        share = share[..., None, :]
+        mean = sums.add(a.mean, _plain(delta * share))
+        first, second = (jnp.asarray(index) for index in zip(*_KINDS[self.of][1], strict=True))
+        cross = jnp.take(delta, first, axis=-2) * jnp.take(delta, second, axis=-2) * (left[..., None, :] * share)
+        product = sums.add(sums.add(a.product, b.product), _plain(cross))
+
+        def chosen(joined: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+            # an empty side leaves the other as it is, with all its digits
+            return jnp.where(right[..., None, :] == 0, x, jnp.where(left[..., None, :] == 0, y, joined))
+
+        return MomentState(
+            weight=sums.add(a.weight, b.weight),
+            mean=jax.tree.map(chosen, mean, a.mean, b.mean),
+            product=jax.tree.map(chosen, product, a.product, b.product),
+        )
+
+
+def _target_and_error(preds: jax.Array, target: jax.Array) -> tuple[jax.Array, ...]:
+    return target, preds - target
+
+
+def _as_given(*values: jax.Array) -> tuple[jax.Array, ...]:
+    return values
+
+
+_VARIABLES: dict[str, Callable[..., tuple[jax.Array, ...]]] = {
+    "values": _as_given,
+    "errors": _target_and_error,
+    "pairs": _as_given,
+}
+
+
+def _moments(
+    variables: Callable[..., tuple[jax.Array, ...]],
+    arrays: Sequence[jax.Array],
+    weight: jax.Array | None,
+    outputs: int,
+    of: str,
+) -> MomentState:
+    """The moments of one batch of flat arrays [examples * outputs]: rough means, then what is centred on them."""
+    pairs = _KINDS[of][1]
+    given = list(arrays) if weight is None else [*arrays, weight]
+
+    def split(chunk: Sequence[jax.Array]) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
+        return variables(*chunk[: len(arrays)]), None if weight is None else chunk[-1]
+
+    values, weights = split(given)
+    if weights is None:
+        rough = [_rough_sum(value, outputs) for value in values]
+        whole = jnp.full((outputs,), np.float32(arrays[0].shape[0] // outputs))
+    else:
+        rough = [_rough_sum(_times(weights, value), outputs) for value in values]
+        whole = _rough_sum(weights, outputs)
+    mean = jnp.stack(rough) * _inverse(whole)[None]
+    # Any number near the mean will do; where the first example is one, it is taken: the deviations of a constant are 0
+    start = jnp.stack([_first(value, weights, outputs) for value in values])
+    pivot = jnp.where(jnp.abs(start - mean) <= np.float32(1e-6) * jnp.abs(start), start, mean)
+
+    def terms(*chunk: jax.Array) -> list[jax.Array]:
+        values, weights = split(chunk)
+        repeats = chunk[0].shape[0] // outputs
+        centred = [value - jnp.tile(pivot[i], repeats) for i, value in enumerate(values)]
+        if weights is None:
+            return [*centred, *(centred[i] * centred[j] for i, j in pairs)]
+        centred = [jnp.where(weights == 0, jnp.zeros_like(value), value) for value in centred]
+        heavy = [weights * value for value in centred]
+        return [*heavy, *(heavy[i] * centred[j] for i, j in pairs), weights]
+
+    found = add_up(terms, given, outputs)
+    count, last = len(values), len(values) + len(pairs)
+    if weights is None:
+        size = np.float64(arrays[0].shape[0] // outputs)
+        high = np.float32(size)
+        total = sums.Sums(jnp.full((outputs,), high), jnp.full((outputs,), np.float32(size - np.float64(high))))
+    else:
+        total = sums.Sums(found.hi[last], found.lo[last])
+    inverse = _inverse(sums.value(total))
+    rest = sums.value(sums.Sums(found.hi[:count], found.lo[:count]))
+    small = jnp.stack([-rest[i] * rest[j] for i, j in pairs]) * inverse[None]
+    products = sums.add(sums.Sums(found.hi[count:last], found.lo[count:last]), _plain(small))
+    return MomentState(total, sums.add(_plain(pivot), _plain(rest * inverse[None])), products)
+
+
+def _inverse(size: jax.Array) -> jax.Array:
+    """1 / size; 0 where nothing was counted."""
+    empty = size == 0
+    return jnp.where(empty, jnp.zeros_like(size), np.float32(1) / jnp.where(empty, jnp.ones_like(size), size))
+
+
+def _first(values: jax.Array, weights: jax.Array | None, outputs: int) -> jax.Array:
+    """The first example [outputs] of weight above 0; 0 where there is none."""
+    rows = values.reshape(-1, outputs)
+    if rows.shape[0] == 0:
+        return jnp.zeros((outputs,), jnp.float32)
+    if weights is None:
+        return rows[0]
+    places = lax.broadcasted_iota(jnp.int32, rows.shape, 0)
+    present = weights.reshape(-1, outputs) != 0
+    first = jnp.min(jnp.where(present, places, jnp.full_like(places, rows.shape[0])), axis=0)
+    found = jnp.take_along_axis(rows, jnp.minimum(first, rows.shape[0] - 1)[None], axis=0)[0]
+    return jnp.where(first < rows.shape[0], found, jnp.zeros_like(found))
+
+
+def _rough_sum(values: jax.Array, outputs: int) -> jax.Array:
+    """float32 sums [outputs] over the examples of [examples * outputs], in rows, so that none is long."""
+    examples = values.shape[0] // outputs
+    rows = examples // _ROW
+    main = jnp.sum(values[: rows * _ROW * outputs].reshape(rows, _ROW, outputs), axis=1)
+    return jnp.sum(main, axis=0) + jnp.sum(values[rows * _ROW * outputs :].reshape(-1, outputs), axis=0)
+
+
+def add_up(terms: Callable[..., list[jax.Array]], arrays: Sequence[jax.Array], outputs: int = 1) -> sums.Sums:
+    """Sums of what `terms` makes of flat arrays [examples * outputs], over the examples: Sums [terms, outputs].
+
+    `terms` is applied to equal pieces of all arrays, a multiple of `outputs` long. Pieces are added side by side, which
+    XLA vectorises, in float32 for a few additions and then in two floats.
+    """
+    size = arrays[0].shape[0]
+    lanes = outputs * max(1, _LANES // outputs)
+    if size <= lanes:
+        found = jnp.stack(terms(*arrays))
+        return _over_lanes(_plain(found), outputs)
+    rows = size // lanes
+
+    def row(i: Any) -> list[jax.Array]:
+        return terms(*(lax.dynamic_slice_in_dim(array, i * lanes, lanes) for array in arrays))
+
+    def run(start: Any, stop: Any) -> jax.Array:
+        one = lax.fori_loop(
+            start + 1, stop, lambda i, found: [a + b for a, b in zip(found, row(i), strict=True)], row(start)
+        )
+        return jnp.stack(one)
+
+    blocks, left = divmod(rows, _ADDITIONS)
+    if blocks:
+        found = _plain(run(0, _ADDITIONS))
+
+        def block(i: Any, found: sums.Sums) -> sums.Sums:
+            return sums.add(found, _plain(run(i * _ADDITIONS, (i + 1) * _ADDITIONS)))
+
+        found = lax.fori_loop(1, blocks, block, found)
+        if left:
+            found = sums.add(found, _plain(run(blocks * _ADDITIONS, rows)))
+    else:
+        found = _plain(run(0, rows))
+    if size > rows * lanes:
+        tail = jnp.stack(terms(*(array[rows * lanes :] for array in arrays)))
+        found = sums.add(found, _plain(jnp.pad(tail, ((0, 0), (0, lanes - tail.shape[1])))))
+    return _over_lanes(found, outputs)
+
+
+def weighted_sums(
+    terms: Callable[..., list[jax.Array]], arrays: tuple[jax.Array, ...], weight: jax.Array | None, outputs: int = 1
+) -> sums.Sums:
+    """Sums [terms + 1, outputs] of weight * terms(arrays), and of the weights; weight 0 hides even NaN."""
+    flat = [array.reshape(-1) for array in arrays]
+    if weight is None:
+        return add_up(lambda *chunk: [*terms(*chunk), jnp.ones_like(chunk[0])], flat, outputs)
+
+    def heavy(*chunk: jax.Array) -> list[jax.Array]:
+        found, weights = terms(*chunk[:-1]), chunk[-1]
+        absent = weights == 0
+        return [*(jnp.where(absent, jnp.zeros_like(value), weights * value) for value in found), weights]
+
+    return add_up(heavy, [*flat, weight.reshape(-1)], outputs)
+
+
+def _over_lanes(found: sums.Sums, outputs: int) -> sums.Sums:
+    """Sums [terms, lanes] -> [terms, outputs]."""
+    terms, lanes = found.hi.shape
+    high, low = (jnp.moveaxis(x.reshape(terms, lanes // outputs, outputs), 1, 2) for x in found)
+    while high.shape[-1] >= 16 and high.shape[-1] % 2 == 0:  # halves, vectorised, before one after the other
+        half = high.shape[-1] // 2
+        high, low = sums.add(sums.Sums(high[..., :half], low[..., :half]), sums.Sums(high[..., half:], low[..., half:]))
+    return sums.add(sums.total(high), sums.total(low))
+
+
+def _times(weight: jax.Array, value: jax.Array) -> jax.Array:
+    return jnp.where(weight == 0, jnp.zeros_like(value), weight * value)
+
+
+def _plain(values: jax.Array) -> sums.Sums:
+    return sums.Sums(values, jnp.zeros_like(values))
+
+
+def _negative(values: sums.Sums) -> sums.Sums:
+    return sums.Sums(-values.hi, -values.lo)
+
+
+def check_outputs(outputs: int | None, name: str) -> None:
+    """Refuses a number of outputs that is no positive integer."""
+    if outputs is not None and (isinstance(outputs, bool) or not isinstance(outputs, int | np.integer) or outputs < 1):
+        raise ValueError(f"{name}: outputs must be None or a positive integer; it is {outputs!r}")
+
+
+def check_last_axis(shape: tuple[int, ...], outputs: int | None, name: str) -> int:
+    """How many outputs there are; refuses a shape that does not end with that many."""
+    if outputs is None:
+        return 1
+    if not shape or shape[-1] != outputs:
+        raise ValueError(f"{name}: preds have shape {shape}; with outputs={outputs} they are (..., {outputs})")
+    return int(outputs)
