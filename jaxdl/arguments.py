@@ -158,8 +158,14 @@ def blame(data: Any, classes: Callable[[], int | None], nan: bool) -> str:
                 bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(1)
                 if bad.any():
                     return f"column {name!r} holds nan or inf in row {first + int(np.argmax(bad))} (rows count from 0)"
-    labels = dataset.columns.get("y")
-    if not nan or labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
+    return blame_labels(data, classes) if nan else ""
+
+
+def blame_labels(data: Any, classes: Callable[[], int | None]) -> str:
+    """A sentence about a label that the model has no class for, or "" where there is none. Arguments as in `blame`."""
+    dataset = getattr(data, "dataset", data)
+    labels = dataset.columns.get("y") if isinstance(dataset, Dataset) else None
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
         return ""
     low, high = int(labels.min()), int(labels.max())
     if low < 0:

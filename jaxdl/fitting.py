@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdl import optim
 from jaxdl.arguments import (
     blame,
+    blame_labels,
     check_feed,
     check_length,
     check_mappings,
@@ -27,7 +26,6 @@ from jaxdl.arguments import (
 from jaxdl.checkpoint import Restored, Store
 from jaxdl.configuration import configuration, environment
 from jaxdl.core.evaluator import Evaluator
-from jaxdl.core.gradient import gradient_step
 from jaxdl.core.loop import train
 from jaxdl.core.plan import RunPlan
 from jaxdl.core.program import Program
@@ -35,12 +33,20 @@ from jaxdl.core.state import State
 from jaxdl.core.step import Step
 from jaxdl.core.summary import device_memory, largest_batch_size
 from jaxdl.core.task import Task
-from jaxdl.core.transform import accumulate as accumulated
-from jaxdl.core.transform import average as averaged
-from jaxdl.core.transform import guard as guarded
 from jaxdl.core.tune import tune
-from jaxdl.data import Dataset, as_dataset, find_leaks, make_feed
+from jaxdl.data import Dataset, as_dataset, make_feed
 from jaxdl.data.weights import weighted as examples_weighted
+from jaxdl.inputs import (
+    all_count,
+    class_count,
+    compare_columns,
+    compose,
+    confusion,
+    power_below,
+    require_weight,
+    size_of,
+    warn_of_leaks,
+)
 from jaxdl.parallel import Layout
 from jaxdl.resume import resume, saved_configuration
 from jaxdl.run import Run
@@ -49,9 +55,6 @@ from jaxdl.tracking import RunFolder, make_progress
 from jaxdl.training import Sums, Training
 
 Callback = Callable[[dict[str, Any], Run], Any]
-
-#: Class matrices larger than this are not kept for the report.
-REPORT_CLASSES = 100
 
 
 def fit(
@@ -111,7 +114,8 @@ def fit(
         precision: "float32", or "bf16" with float32 master weights, loss and metrics.
         accumulate: microbatches that a batch is measured in.
         average: decay of an exponential moving average of the parameters, which evaluate and predict then use.
-        guard: skip and count updates that are not finite, instead of stopping.
+        guard: skip and count updates that are not finite, instead of stopping. Labels that the model has no class for
+            end the training all the same.
         apply: "batch", or "epoch": one update an epoch, from the sum over it.
         start: {"params": ...} to begin with instead of the task's own initial values.
         class_weight: label -> weight, or "balanced": examples / (classes * count of the class). It multiplies the
@@ -166,19 +170,17 @@ def fit(
         if is_feed(data)
         else examples_weighted(as_dataset(data), sample_weight=sample_weight, class_weight=class_weight)
     )
-
-    if isinstance(weighted, Dataset) and "weight" in weighted and not np.any(weighted["weight"]):
-        raise ValueError("every example weighs 0: there is nothing to learn from")
+    require_weight(weighted)
 
     def build(plan: RunPlan | None = None, size: int | None = None) -> Program:
         source: Any = weighted
         if isinstance(weighted, Dataset):
             source = make_feed(
-                weighted, _size(batch_size if size is None else size, weighted), shuffle=shuffle, kind=feed
+                weighted, size_of(batch_size if size is None else size, weighted), shuffle=shuffle, kind=feed
             )
         return Program(
             step, source, layout=layout, hyper=hyper, seed=seed, apply=apply, plan=plan, start=start,
-            all_count=_all_count(source),
+            all_count=all_count(source),
         )  # fmt: skip
 
     before = saved_configuration(saving)
@@ -188,7 +190,7 @@ def fit(
         if not isinstance(weighted, Dataset):
             raise ValueError('batch_size="auto" needs data that fit can cut; a feed has its own batch size')
         batch_size = largest_batch_size(
-            lambda size: build(None, size), int(0.8 * device_memory(layout.device)), most=_power_below(len(weighted))
+            lambda size: build(None, size), int(0.8 * device_memory(layout.device)), most=power_below(len(weighted))
         )
     built = build()
     chosen = None if options.tune and before is not None else _chosen_plan(options, built, build)
@@ -206,8 +208,8 @@ def fit(
 
     held_out = None if validation is None else as_dataset(validation)
     if held_out is not None:
-        _compare_columns(built, held_out)
-        _warn_of_leaks(getattr(weighted, "dataset", weighted), held_out)
+        compare_columns(built, held_out)
+        warn_of_leaks(getattr(weighted, "dataset", weighted), held_out)
 
     # Whatever can be refused has been: from here on there is a folder.
     progress = make_progress(verbose)
@@ -226,8 +228,9 @@ def fit(
             run, built, restored, store=store, checkpoint=saving, stop=stop, held_out=held_out,
             eval_batch_size=eval_batch_size, metrics=chosen_metrics, train_metrics=train_metrics, progress=progress,
             early_stopping=early_stopping, callbacks=callbacks, config=config,
-            blame=partial(blame, weighted, partial(_classes, built)),
-            blame_validation=partial(blame, held_out, partial(_classes, built)),
+            blame=partial(blame, weighted, partial(class_count, built)),
+            blame_labels=partial(blame_labels, weighted, partial(class_count, built)),
+            blame_validation=partial(blame, held_out, partial(class_count, built)),
             deadline=None if max_seconds is None else begun + max_seconds,
         )  # fmt: skip
         return _train(run, built, training, restored, epochs, verbose)
@@ -237,41 +240,6 @@ def fit(
             store.close()
         if folder is not None:
             folder.close()
-
-
-def compose(
-    task: Task | Step,
-    optimizer: Any,
-    *,
-    precision: str = "float32",
-    accumulate: int = 1,
-    average: float | None = None,
-    guard: bool = False,
-    train_metrics: tuple[Any, ...] = (),
-) -> Step:
-    """The Step of a task and the transformations around it: accumulate acts on measure, average and guard on apply."""
-    if isinstance(task, Step):
-        given = {
-            "optimizer": optimizer is not None,
-            "precision": precision != "float32",
-            "train_metrics": train_metrics,
-        }
-        for name, value in given.items():
-            if value:
-                raise ValueError(f"{name}= belongs to a Task; this is a Step, which is complete: build it with {name}")
-        step = task
-    elif isinstance(task, Task):
-        step = gradient_step(
-            task, optim.adam() if optimizer is None else optimizer, precision=precision, metrics=train_metrics
-        )
-    else:
-        raise TypeError(
-            f"fit learns a Task or a Step, not a {type(task).__name__}: for a model, jaxdl.tasks.classification(model)"
-        )
-    step = accumulated(step, accumulate)
-    if average is not None:
-        step = averaged(step, average)
-    return guarded(step) if guard else step
 
 
 # ---- parts ------------------------------------------------------------------------------------------------
@@ -291,7 +259,7 @@ def _training(
     evaluator: Callable[[State], Evaluator] | None = None
     if held_out is not None:
         size = min(program.feed.batch_size if eval_batch_size is None else eval_batch_size, len(held_out))
-        extra = _confusion(held_out, metrics) if run.folder is not None else ()
+        extra = confusion(held_out, metrics) if run.folder is not None else ()
 
         def evaluator(state: State) -> Evaluator:
             return Evaluator(
@@ -301,7 +269,8 @@ def _training(
     progress = {} if restored is None else restored.manifest["configuration"]["progress"]
     sums = Sums(progress.get("sums"))
     run.history = list(progress.get("history", []))
-    within = restored is not None and bool(run.history) and run.history[-1]["step"] == restored.step and sums.weight > 0
+    ended = run.history[-1]["step"] if run.history else 0
+    within = restored is not None and restored.step == ended and ended % program.feed.steps_per_epoch > 0
     if restored is not None and within and restored.step < stop:
         # It had ended within an epoch, which now goes on: that epoch gets its entry at its end.
         run.history.pop()
@@ -388,74 +357,6 @@ def _chosen_plan(
     own = program.plan
     k = options.steps_per_dispatch or own.steps_per_dispatch
     return RunPlan(options.mode or own.mode, min(k, program.feed.steps_per_epoch))
-
-
-def _all_count(feed: Any) -> bool:
-    dataset = getattr(feed, "dataset", None)
-    if not isinstance(dataset, Dataset):
-        return False
-    return "weight" not in dataset or bool(np.min(dataset["weight"]) > 0)
-
-
-def _size(batch_size: int | str, dataset: Dataset) -> int:
-    return min(32 if isinstance(batch_size, str) else int(batch_size), len(dataset))
-
-
-def _power_below(count: int) -> int:
-    return 1 << (count.bit_length() - 1)
-
-
-def _classes(program: Program) -> int | None:
-    """How many classes the model tells apart: the width of what its accuracy reads, None where there is none."""
-    from jaxdl.metrics import Accuracy
-
-    step = program.step
-    if step.evaluate is None or not any(isinstance(metric, Accuracy) for metric in step.metrics):
-        return None
-    item = jax.tree.map(lambda x: x[0], program.feed.block(program.seed, 0, 1))
-    seen = jax.eval_shape(
-        lambda state, data: step.evaluate(state, program.feed.take(data, item)),  # type: ignore[misc]
-        program.abstract_state,
-        program.feed.data,
-    )
-    return int(seen.preds.shape[-1])
-
-
-def _compare_columns(program: Program, validation: Dataset) -> None:
-    """Validation examples must look like training examples."""
-    for name, column in program.batch.items():
-        if name == "weight":
-            continue
-        if name not in validation:
-            raise ValueError(
-                f"validation lacks the column {name!r} of the training data; it has {sorted(validation.columns)}"
-            )
-        if validation[name].shape[1:] != column.shape[1:]:
-            raise ValueError(
-                f"an example's {name!r} has shape {list(validation[name].shape[1:])} in validation and "
-                f"{list(column.shape[1:])} in training: both must be the same"
-            )
-
-
-def _warn_of_leaks(data: Any, validation: Dataset) -> None:
-    if isinstance(data, Dataset) and set(data.columns) & set(validation.columns) - {"y", "weight"}:
-        found = find_leaks(data.replace(name="training data"), validation, max_seconds=1.0)
-        if found:
-            warnings.warn(
-                f"validation repeats training rows, so its score is too good (a: training, b: validation): {found}",
-                stacklevel=3,
-            )
-
-
-def _confusion(held_out: Dataset, metrics: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The confusion matrix that the report shows, where the task is a classification of not too many classes."""
-    from jaxdl.metrics import Accuracy, ConfusionMatrix
-
-    if not any(isinstance(m, Accuracy) for m in metrics) or any(isinstance(m, ConfusionMatrix) for m in metrics):
-        return ()
-    if held_out.classes is None or not 2 <= len(held_out.classes) <= REPORT_CLASSES:
-        return ()
-    return (ConfusionMatrix(len(held_out.classes)),)
 
 
 def _title(program: Program) -> str:

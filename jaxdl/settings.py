@@ -109,7 +109,8 @@ class EarlyStopping:
         mode: "min" or "max", where the name does not say.
         patience: epochs without improvement that are waited for.
         min_delta: an improvement is larger than this.
-        restore_best: go back to the state of the best epoch when training ends, however it ends.
+        restore_best: go back to the state of the best epoch when training ends, however it ends. With a checkpoint it
+            is on disk too, saved when the next save is due (`Checkpoint(best=)` saves each improvement at once).
     """
 
     metric: str = "validation:loss"

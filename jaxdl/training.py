@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.checkpoint import Store
@@ -20,12 +18,11 @@ from jaxdl.core.evaluator import Evaluator
 from jaxdl.core.program import Program
 from jaxdl.core.state import State
 from jaxdl.core.step import Report, Step
+from jaxdl.interruption import Interruption
 from jaxdl.run import Run
+from jaxdl.saving import Entry, Saving
 from jaxdl.settings import Checkpoint, EarlyStopping, best_epoch, direction
 from jaxdl.tracking.progress import Progress
-
-#: Seconds of training between two saves by default.
-SAVE_SECONDS = 10.0
 
 #: How many "train" records a run's folder gets, about; while the end is far they thin out with the logarithm of time.
 TRAIN_RECORDS = 1000
@@ -33,31 +30,6 @@ TRAIN_RECORDS = 1000
 
 #: What to do about a loss that is not finite, where the data are not to blame.
 ADVICE = "try a smaller learning rate, hyper={'clip_norm': 1.0}, or guard=True, which skips such updates"
-
-
-class Interruption:
-    """Ctrl-C and SIGTERM, remembered until the loop asks. A second Ctrl-C is Python's own."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def _remember(self, number: int, frame: Any) -> None:
-        self.signal = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        """Listen while training; signals reach the main thread only, so elsewhere nothing is changed."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                if handler is not None:  # None: it was not set by Python, and cannot be set back by it
-                    signal.signal(number, handler)
 
 
 class Sums:
@@ -114,10 +86,11 @@ class Training:
         first_step: int,
         classes: tuple[str, ...],
         blame: Callable[[bool], str],
+        blame_labels: Callable[[], str],
         blame_validation: Callable[[bool], str],
     ):
         self.run, self.program, self.stop, self.progress, self.store = run, program, stop, progress, store
-        self.checkpoint, self.early_stopping, self.callbacks = checkpoint, early_stopping, callbacks
+        self.early_stopping, self.callbacks = early_stopping, callbacks
         self.deadline, self.config, self.sums, self.earlier_seconds = deadline, config, sums, seconds
         self.train_metrics = {metric.name: metric for metric in train_metrics}
         self.interruption = Interruption()
@@ -126,14 +99,14 @@ class Training:
         self._make_evaluator = evaluator
         self._evaluator: Evaluator | None = None
         self._not_finite = ""
-        self._begun = self._epoch_begun = self._saved_at = time.perf_counter()
+        self._begun = self._epoch_begun = time.perf_counter()
         self._record_at = 0
         self._compiling = 0.0
         self._blame, self._blame_validation = blame, blame_validation
-        self._sound = jax.jit(_sound)
+        self._blame_labels: Callable[[], str] | None = blame_labels
+        self._saving = Saving(store, checkpoint, first_step)
         self.classes = classes
         self.first_step = first_step
-        self._saved_step: int | None = first_step or None
         self.follow: str | None = None
         self.follow_mode: str | None = None
         if checkpoint is not None and checkpoint.best is not None:
@@ -147,6 +120,11 @@ class Training:
     def on_reports(self, step: int, report: Report) -> None:
         """Add a dispatch's reports up, look for a loss that is not finite, and show progress."""
         self.sums.add(report)
+        if (
+            self.sums.skipped and self._blame_labels is not None
+        ):  # guard skips what is not finite, but not what is wrong
+            wrong, self._blame_labels = self._blame_labels(), None
+            self._not_finite = f"an update was not finite by step {step}: {wrong}" if wrong else ""
         loss, weight = report.scalars["loss"], report.scalars["weight"]
         last = len(weight) - 1
         if not weight[last]:  # padding, a skipped update, or the epoch's one update is still to come
@@ -170,7 +148,7 @@ class Training:
     def wants_boundary(self, step: int) -> bool:
         """Whether to pause before the epoch ends: Ctrl-C, a time limit, a broken loss, or a save that is due."""
         late = self.deadline is not None and time.perf_counter() >= self.deadline
-        return bool(late or self.interruption.signal or self._not_finite or self._save_due_by_steps(step))
+        return bool(late or self.interruption.signal or self._not_finite or self._saving.due_within(step))
 
     def at_boundary(self, step: int, state: State) -> tuple[State, bool]:
         """Evaluate, keep the history, ask callbacks, save. Returns the state and whether to halt."""
@@ -242,12 +220,12 @@ class Training:
         now = time.perf_counter()
         trained = sums.seconds + now - self._epoch_begun
         done = step % per_epoch or per_epoch
-        record: dict[str, Any] = {
-            "epoch": -(-step // per_epoch),
-            "step": step,
-            "train:loss": sums.loss / sums.weight if sums.weight else float("nan"),
-        }
-        record |= self._train_metrics()
+        record: dict[str, Any] = {"epoch": -(-step // per_epoch), "step": step}
+        if self.program.once_an_epoch and step % per_epoch:
+            self.note(step, f"step {step} is within epoch {record['epoch']}, whose one update is still to come")
+        else:
+            record["train:loss"] = sums.loss / sums.weight if sums.weight else float("nan")
+            record |= self._train_metrics()
         record |= self._extras(step)
         if sums.skipped:
             record["train:skipped"] = sums.skipped
@@ -264,7 +242,7 @@ class Training:
         examples = min(done * self.run.batch_size, self.program.feed.examples)
         record["examples_per_second"] = examples / max(trained - compiling, 1e-9)
         record["seconds"] = self.seconds()
-        if math.isnan(record.get("validation:loss", 0.0)) and math.isfinite(record["train:loss"]):
+        if math.isnan(record.get("validation:loss", 0.0)) and math.isfinite(record.get("train:loss", 0.0)):
             why = self._blame_validation(True) or "the weights of the validation data may all be 0"
             self.note(step, f"the validation loss is nan: {why}")
         self.run.history.append(record)
@@ -353,28 +331,18 @@ class Training:
         """Whether the last epoch is the best one so far."""
         return bool(self.run.history) and self.run.metrics.get("best", {}).get("step") == self.run.history[-1]["step"]
 
-    def _save_due_by_steps(self, step: int) -> bool:
-        if self.store is None or self.checkpoint is None or not isinstance(self.checkpoint.every, int):
-            return False
-        since = self._saved_step if self._saved_step is not None else self.first_step
-        return step - since >= self.checkpoint.every
-
     def _save(self, step: int, state: State, *, last: bool, ends: bool) -> bool:
         """Save where a save is due; False when the state is broken, which is never saved."""
         best = ends and self.improved()
-        if best and self.early_stopping is not None and self.early_stopping.restore_best:
-            self.best_state = self.program.copy(state)
-        if self.store is None or self.checkpoint is None or step == self._saved_step:
+        goes_back = best and self.early_stopping is not None and self.early_stopping.restore_best
+        due = self._saving.due(step, last=last, ends=ends, best=best)
+        waits = best and not due and self._saving.on
+        copy = self.program.copy(state) if goes_back or waits else state
+        if goes_back:
+            self.best_state = copy
+        if not due and not waits:
             return True
-        every = self.checkpoint.every
-        due = last or (best and self.follow is not None) or self._save_due_by_steps(step)
-        if ends and every == "epoch":
-            due = True
-        if ends and every is None:
-            due = due or self._saved_step is None or time.perf_counter() - self._saved_at >= SAVE_SECONDS
-        if not due:
-            return True
-        if not self._sound(state.params, state.model_state):
+        if not self._saving.sound(state):
             self._not_finite = f"the parameters are not finite after step {step}: {self._blame(False) or ADVICE}"
             return False
         metric = None
@@ -383,19 +351,17 @@ class Training:
         self.sums.seconds += time.perf_counter() - self._epoch_begun
         self._epoch_begun = time.perf_counter()
         progress = {
-            "history": self.run.history,
+            "history": list(self.run.history),
             "sums": self.sums.as_dict(),
             "seconds": self.seconds(),
-            "hyper": self.run.hyper,
+            "hyper": dict(self.run.hyper),
             "stopped": self.run.stopped,
         }
-        manifest = _plain({"config": self.config, "progress": progress})
-        try:
-            self.store.save(step, state, manifest=manifest, metric=metric)
-        except OSError as error:  # of the save before this one
-            self.note(step, str(error))
-            self.store.save(step, state, manifest=manifest, metric=metric)
-        self._saved_step, self._saved_at = step, time.perf_counter()
+        entry = Entry(step, copy if waits else state, {"config": self.config, "progress": progress}, metric)
+        if due:
+            self._saving.save(entry, partial(self.note, step), best=best)
+        else:
+            self._saving.hold(entry)
         return True
 
     def finish_saving(self) -> None:
@@ -418,25 +384,5 @@ def _host_rate(step: Step) -> tuple[Callable[..., Any] | None, bool]:
     return jax.jit(rate), rate(hyper, np.int32(0)) is hyper.get("learning_rate")
 
 
-def _sound(params: Any, model_state: Any) -> jax.Array:
-    """Whether a state can be gone on from: [] bool. Statistics may start at infinity, but never are nan."""
-    checks = [
-        test(leaf).all()
-        for tree, test in ((params, jnp.isfinite), (model_state, lambda x: ~jnp.isnan(x)))
-        for leaf in jax.tree.leaves(tree)
-        if jnp.issubdtype(leaf.dtype, jnp.floating)
-    ]
-    return jnp.stack(checks).all() if checks else jnp.bool_(True)
-
-
 def _key(key: Any) -> str:
     return str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key))))
-
-
-def _plain(value: Any) -> Any:
-    """Python numbers for JSON (NaN stays NaN: the store's reader takes it back)."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return value.item() if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0 else value

@@ -353,6 +353,31 @@ class TestEarlyStopping:
             assert same_bits(run.state, one.state)
 
 
+def test_one_update_an_epoch_that_ends_within_one_has_no_loss_to_tell(tmp_path) -> None:
+    """The update of that epoch is still to come; a resume makes it, as if the run had never been cut."""
+    settings = {"apply": "epoch", "optimizer": jaxdl.optim.sgd(0.1)}
+    folder = str(tmp_path / "r")
+    run = fit(steps=6, epochs=None, checkpoint=folder, **settings)  # 4 steps an epoch
+    assert [record["step"] for record in run.history] == [4, 6]
+    assert "train:loss" in run.history[0] and "train:loss" not in run.history[1]
+    assert "train:loss" not in run.metrics
+    assert "still to come" in run.folder.records("note")[-1]["text"]
+    whole = fit(epochs=2, **settings)
+    run = fit(epochs=2, checkpoint=folder, **settings)
+    assert [record["step"] for record in run.history] == [4, 8]
+    assert [record["train:loss"] for record in run.history] == [record["train:loss"] for record in whole.history]
+    assert same_bits(run.state, whole.state)
+
+
+@pytest.mark.parametrize("guard", [False, True])
+def test_labels_that_no_class_has_end_the_training_whether_guarded_or_not(guard) -> None:
+    train, _ = digits()
+    y = np.array(train["y"])
+    y[7] = 12
+    run = fit(data=(train["x"], y), guard=guard)
+    assert re.search("y holds 12 in row 7, and the model has classes 0 to 9", run.stopped), run.stopped
+
+
 class TestInterruption:
     @staticmethod
     def interrupt(times: int, number: int = signal.SIGINT) -> Any:

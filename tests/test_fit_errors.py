@@ -9,6 +9,8 @@ import optax
 import pytest
 
 import jaxdl
+from jaxdl.core.program import Program
+from jaxdl.core.transform import accumulate, average, guard
 from jaxdl.data import Resident
 from jaxdl.metrics import Accuracy
 from tests.steps import digits, kmeans_step, mlp_task
@@ -151,6 +153,11 @@ def test_settings_that_cannot_be_are_refused_when_they_are_made(make: Any, sente
         (lambda: jaxdl.ProgramOptions(tune="yes"), "tune='yes'"),  # type: ignore[arg-type]
         (lambda: jaxdl.gradient_step(3, jaxdl.optim.adam()), "task is a int"),  # type: ignore[arg-type]
         (lambda: jaxdl.lbfgs_step(3), "task is a int"),  # type: ignore[arg-type]
+        (lambda: Program(mlp_task(), Resident(digits()[0], 32)), r"Program .* not a Task: jaxdl.gradient_step\(task"),
+        (lambda: guard(mlp_task()), r"guard .* not a Task: jaxdl.gradient_step\(task"),
+        (lambda: accumulate(mlp_task(), 2), r"accumulate .* not a Task"),
+        (lambda: average(mlp_task()), r"average .* not a Task"),
+        (lambda: guard(3), "guard takes a Step, not a int$"),  # type: ignore[arg-type]
     ],
 )
 def test_types_that_cannot_be_are_refused_when_things_are_made(make: Any, sentence: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import jaxdl
-from jaxdl import training
+from jaxdl import saving, training
 from jaxdl.checkpoint import Store, commit
 from jaxdl.tracking import RunFolder
 from tests.steps import digits, kmeans_step, mlp_task, same_bits
@@ -67,7 +67,8 @@ class TestWhen:
         self, tmp_path, saves, monkeypatch
     ) -> None:
         clock = [0.0]
-        monkeypatch.setattr(training, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+        for module in (training, saving):
+            monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
 
         def four_seconds(record: dict, run: jaxdl.Run) -> None:
             clock[0] += 4.0
@@ -100,6 +101,36 @@ class TestWhen:
     def test_an_epoch_that_improves_is_saved_whatever_the_clock_says(self, tmp_path, saves) -> None:
         fit(epochs=4, checkpoint=jaxdl.Checkpoint(str(tmp_path / "r"), best="train:loss"))
         assert saves == [1, 2, 3, 4]
+
+    def test_the_best_epoch_of_early_stopping_waits_for_the_next_save(self, tmp_path, saves) -> None:
+        """Of many short epochs that improve, those within ten seconds are not saved one by one."""
+        stopping = jaxdl.EarlyStopping("train:loss", patience=3)
+        run = fit(epochs=9, early_stopping=stopping, checkpoint=str(tmp_path / "falls"))
+        assert run.metrics["best"]["epoch"] == 9 and saves == [1, 9]
+        saves.clear()
+        # Where the first epoch is the best, it is on disk already.
+        worse = jaxdl.EarlyStopping("train:loss", mode="max", patience=3)
+        run = fit(epochs=9, early_stopping=worse, checkpoint=str(tmp_path / "first"))
+        assert run.metrics["best"]["epoch"] == 1 and saves == [1, 4]
+
+    def test_the_best_epoch_is_on_disk_before_any_later_one(self, tmp_path, saves, monkeypatch) -> None:
+        """However early stopping goes on, the epoch that it would go back to is found after a kill, and by load_run."""
+        train, test = digits()
+        settings = {
+            "data": train, "validation": test, "optimizer": jaxdl.optim.adam(0.1), "epochs": 30, "task": mlp_task(),
+        }  # fmt: skip
+        stopping = jaxdl.EarlyStopping("validation:loss", patience=2)
+        run = fit(early_stopping=stopping, checkpoint=str(tmp_path / "r"), **settings)
+        best = run.metrics["best"]["epoch"]
+        assert 1 < best < run.history[-1]["epoch"] and saves == [1, best, run.history[-1]["epoch"]]
+        with Store(tmp_path / "r" / "checkpoints", read_only=True) as store:
+            assert store.best_step() == best * PER_EPOCH and store.verify() == []
+            progress = store.manifest(best * PER_EPOCH)["configuration"]["progress"]
+        assert [record["epoch"] for record in progress["history"]] == list(range(1, best + 1))
+        loaded = jaxdl.load_run(tmp_path / "r", mlp_task(), train)
+        assert same_bits(loaded.state.params, run.state.params)
+        again = fit(early_stopping=stopping, checkpoint=str(tmp_path / "r"), **settings)
+        assert same_bits(again.state, run.state)
 
 
 class TestWhenItCannot:

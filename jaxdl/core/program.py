@@ -17,7 +17,7 @@ from jaxdl.core.allocator import keep_freed_memory
 from jaxdl.core.cost import Cost, constants_of, cost_of
 from jaxdl.core.plan import RunPlan, choose_plan
 from jaxdl.core.state import State
-from jaxdl.core.step import Array, Report, Step, add, choose, update, zeros
+from jaxdl.core.step import Array, Report, Step, add, choose, require_step, update, zeros
 from jaxdl.core.task import PyTree, check_number
 from jaxdl.parallel import Layout
 
@@ -98,8 +98,15 @@ class Program:
         start: a pytree {"params": ..., other collections} that replaces the initial values (it is copied).
         all_count: that no batch of the feed consists of examples of weight 0 only; lets small steps run quicker.
 
+    Attributes:
+        once_an_epoch: whether `apply` runs once an epoch.
+        plan: how the steps are run.
+        fields: the leaves of a report, and where they stand in its packed row.
+        cost: of one update.
+
     Raises:
         ValueError: a number in `hyper` that nothing reads: named, with the numbers that are read; one out of range.
+        TypeError: a Task where a Step is wanted.
     """
 
     def __init__(
@@ -115,6 +122,7 @@ class Program:
         start: Mapping[str, PyTree] | None = None,
         all_count: bool = False,
     ):
+        require_step(step, "Program")
         if apply not in ("batch", "epoch"):
             raise ValueError(f'apply={apply!r}: choose "batch" or "epoch"')
         compile_cache.enable()
@@ -123,7 +131,7 @@ class Program:
         self.layout = Layout.single() if layout is None else layout
         self.compile_seconds = 0.0
         self.first_call_seconds = 0.0  # wall time of first calls, which trace and compile
-        self._per_epoch = apply == "epoch"
+        self.once_an_epoch = apply == "epoch"
         self._start = start
         self._all_count = all_count
         self._data = self.layout.put(feed.data)
@@ -154,7 +162,7 @@ class Program:
         state = self.step.init(seed, batch, hyper)
         if self._start is not None:
             state = _replace_start(state, self._start)
-        if self._per_epoch:
+        if self.once_an_epoch:
             shapes = jax.eval_shape(self.step.measure, state, batch)
             if jax.tree.leaves(shapes.rows):
                 raise ValueError('apply="epoch" adds measures up over an epoch, which rows that follow their examples '
@@ -164,7 +172,7 @@ class Program:
 
     def _one_update(self, state: State, data: PyTree, item: PyTree) -> tuple[State, Report]:
         batch = self.feed.take(data, item)
-        if not self._per_epoch:
+        if not self.once_an_epoch:
             return update(self.step, state, batch, sure=self._all_count)
         measured = self.step.measure(state, batch)
         pending = add(state.extra["pending"], measured)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.core.state import State
-from jaxdl.core.task import Array, Batch, PyTree
+from jaxdl.core.task import Array, Batch, PyTree, Task
 
 
 @jax.tree_util.register_static
@@ -103,6 +103,18 @@ class Step(NamedTuple):
     reads: frozenset[str] | set[str] = frozenset()
     whole_batch: bool = False
     rate: Callable[[Mapping[str, Array], Array], Array] | None = None
+
+
+def require_step(step: Any, taker: str) -> None:
+    """A sentence where something else is given than the Step that `taker` takes.
+
+    Raises:
+        TypeError: it is a Task, or no Step at all.
+    """
+    if isinstance(step, Task):
+        raise TypeError(f"{taker} takes a Step, not a Task: jaxdl.gradient_step(task, optimizer) makes one of it")
+    if not isinstance(step, Step):
+        raise TypeError(f"{taker} takes a Step, not a {type(step).__name__}")
 
 
 def add(a: Measure, b: Measure) -> Measure:

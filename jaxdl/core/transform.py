@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxdl.core.cost import cost_of, slow_in_loops
 from jaxdl.core.state import State
-from jaxdl.core.step import Array, Evaluation, Measure, Report, Step, add, choose, zeros
+from jaxdl.core.step import Array, Evaluation, Measure, Report, Step, add, choose, require_step, zeros
 from jaxdl.core.task import Batch, PyTree
 
 
@@ -25,7 +25,9 @@ def accumulate(step: Step, parts: int) -> Step:
 
     Raises:
         ValueError: parts < 1; a step whose examples must stay together (`whole_batch`).
+        TypeError: a Task where a Step is wanted.
     """
+    require_step(step, "accumulate")
     if isinstance(parts, bool) or not isinstance(parts, numbers.Integral) or parts < 1:
         raise ValueError(f"accumulate={parts}: the number of microbatches must be a whole number of at least 1")
     parts = int(parts)
@@ -91,7 +93,11 @@ def guard(step: Step) -> Step:
     A skipped batch leaves parameters, optimizer and batch statistics as they were; `state.extra["guard"]` is the count,
     [] int32, and each report has "skipped", 0 or 1. A skipped report has weight 0, so that it does not enter the
     epoch's mean loss.
+
+    Raises:
+        TypeError: a Task where a Step is wanted.
     """
+    require_step(step, "guard")
 
     def init(seed: Array, batch: Batch, hyper: Mapping[str, Array]) -> State:
         state = step.init(seed, batch, hyper)
@@ -126,7 +132,9 @@ def average(step: Step, decay: float = 0.999) -> Step:
 
     Raises:
         ValueError: decay outside [0, 1).
+        TypeError: a Task where a Step is wanted.
     """
+    require_step(step, "average")
     if not 0 <= decay < 1:
         raise ValueError(f"average={decay}: the decay must be in [0, 1), for example 0.999")
 
