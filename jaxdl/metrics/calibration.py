@@ -84,9 +84,10 @@ class CalibrationBins:
         whole = jnp.where(broken, none, counted)
         # a confidence where nothing is counted may be anything
         parts = [whole, jnp.where(whole == 0, none, whole * confidence), jnp.where(hit, whole, none)]
-        binned = [sums.sum_by_cell(place, part, self._stored) for part in parts]
+        places = [place + jnp.int32(i * self._stored) for i in range(3)]
+        binned = sums.sum_by_cell(jnp.concatenate(places), jnp.concatenate(parts), 3 * self._stored)
         rest = sums.total(jnp.stack([lost, counted - whole]))
-        hi, lo = (jnp.concatenate(leaves) for leaves in zip(*binned, rest, strict=True))
+        hi, lo = (jnp.concatenate(leaves) for leaves in zip(binned, rest, strict=True))
         return sums.add(state, sums.Sums(hi, lo))
 
     def place(self, confidence: jax.Array) -> jax.Array:
