@@ -13,7 +13,7 @@ _target = _draw.integers(0, 2, N).astype(np.int32)
 _preds = np.where(_draw.random(N) < 0.7, _target, 1 - _target).astype(np.int32)
 _facet = _draw.integers(0, 2, N).astype(np.int32)
 # labels, facets and outcomes that occur in every part of the data: a law about NaN would prove nothing
-for _start in (0, N // 6, N // 3, N // 2, 2 * N // 3):
+for _start in (0, 11, 20, 31, 40, 51):
     _target[_start : _start + 8] = [0, 0, 0, 0, 1, 1, 1, 1]
     _preds[_start : _start + 8] = [0, 1, 0, 1, 0, 1, 0, 1]
     _facet[_start : _start + 8] = [0, 0, 1, 1, 0, 0, 1, 1]
@@ -25,7 +25,7 @@ GROUPS = {"preds": _draw.normal(size=(N, 3)).astype(np.float32), "target": _targ
 _few = 24  # all pairs are compared
 FEATURES = {
     "preds": _preds[:_few],
-    "facet": (np.arange(_few) % 2).astype(np.int32),
+    "facet": (np.arange(_few) // 2 % 2).astype(np.int32),
     "features": _draw.normal(size=(_few, 2)).round(0).astype(np.float32),  # rounded: equal distances
 }
 _labels: tuple[type[FacetMeasure], ...] = (
