@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +38,12 @@ def alignment_cost(text: jax.Array, reference: jax.Array, costs: Costs) -> jax.A
     All (i, j) of one i + j depend on the two diagonals before only: memory is linear, and costs are only ever added.
     """
     return _diagonals(text, reference, costs, keep=False)[0]
+
+
+@partial(jax.jit, static_argnames="costs")
+def alignment_costs(texts: jax.Array, references: jax.Array, *, costs: Costs) -> jax.Array:
+    """`alignment_cost` of each pair of rows: int32 [batch, L], [batch, M] -> [batch]."""
+    return jax.vmap(lambda text, reference: alignment_cost(text, reference, costs))(texts, references)
 
 
 def common_subsequence(text: jax.Array, reference: jax.Array) -> jax.Array:

@@ -55,9 +55,7 @@ class NgramMatches:
         """The numbers of each text, int32 [batch, 2 + 2 * max_order]."""
         preds, target = token_ids(preds, target, self.name)
         length = lengths(preds)
-        matches = jax.vmap(lambda text, references: clipped(text, references, self.max_order, together=True))(
-            preds, target
-        )
+        matches = clipped(preds, target, order=self.max_order, together=True)
         closest = _closest(length, lengths(target), present(target))
         return jnp.concatenate(
             [length[:, None], closest[:, None], matches, totals(length, self.max_order)], axis=1, dtype=jnp.int32

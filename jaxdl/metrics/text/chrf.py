@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.metrics import sums
-from jaxdl.metrics.means import MeanOf
 from jaxdl.metrics.metric import Derived, Reduce
 from jaxdl.metrics.text.ngrams import clipped, lengths, present, token_ids, totals
 from jaxdl.metrics.text.sentences import add_counts, as_quotient, quotient, text_call
@@ -24,11 +24,12 @@ _EPSILON = 1e-16
 
 @dataclass(frozen=True)
 class CharacterMatches:
-    """N-grams of the texts, of their best references, and those in common: the statistic of chrF.
+    """N-grams of the texts, of their best references, and those in common, and each text's score: chrF's statistic.
 
     preds: character ids int [batch, length], filled up with -1; target [batch, references, length], or [batch, length];
     with word_order above 0 dictionaries {"characters": ..., "words": ...} of such arrays. Of several references that
-    with the highest F-score counts. State: `Sums` of 3 * (char_order + word_order) numbers.
+    with the highest F-score counts. State: `Sums` of 3 * (char_order + word_order) numbers and three more: the scores
+    of the texts, their weight, and the weight of texts whose references have no n-gram, which have no score.
     """
 
     char_order: int = 6
@@ -54,12 +55,17 @@ class CharacterMatches:
 
     def init(self, batch_shape: tuple[int, ...] = ()) -> sums.Sums:
         """The empty state."""
-        return sums.zeros((*batch_shape, 3 * self.order))
+        return sums.zeros((*batch_shape, 3 * self.order + 3))
 
     def update(self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None) -> sums.Sums:
         """Adds texts and their references; `weight` and `mask` are [batch]."""
-        counts = self.counts(preds, target)
-        return add_counts(state, counts.reshape(counts.shape[0], 3 * self.order), weight, mask, self.name)
+        counts = self.counts(preds, target).astype(jnp.float32)
+        scores = self.score(counts, math.nan)
+        without = jnp.isnan(scores)
+        more = [jnp.where(without, jnp.zeros_like(scores), scores), ~without, without]
+        flat = counts.reshape(counts.shape[0], 3 * self.order)
+        columns = jnp.concatenate([flat, jnp.stack([column.astype(jnp.float32) for column in more], axis=1)], axis=1)
+        return add_counts(state, columns, weight, mask, self.name)
 
     def merge(self, a: sums.Sums, b: sums.Sums) -> sums.Sums:
         """Both in one."""
@@ -91,7 +97,7 @@ class CharacterMatches:
     def _kind(self, preds: Any, target: Any, order: int) -> tuple[jax.Array, jax.Array]:
         """Counts against each reference, int32 [batch, references, 3, order], and which references are there."""
         preds, target = token_ids(preds, target, self.name)
-        matches = jax.vmap(lambda text, references: clipped(text, references, order, together=False))(preds, target)
+        matches = clipped(preds, target, order=order, together=False)
         own = jnp.broadcast_to(totals(lengths(preds), order)[:, None], matches.shape)
         its = totals(lengths(target), order)
         # sacreBLEU leaves n-grams of the text out that no n-gram of the reference could match
@@ -200,16 +206,17 @@ class CHRF(Derived):
 
     def compute(self, state: sums.Sums) -> jax.Array:
         """chrF, float32 []."""
-        counts = sums.value(state)
         statistic = self.statistic
+        counts = sums.value(sums.pick(state, slice(0, 3 * statistic.order)))
         return statistic.score(counts.reshape(*counts.shape[:-1], 3, statistic.order), self.zero_division)
 
 
 @dataclass(frozen=True)
-class SentenceCHRF(MeanOf):
+class SentenceCHRF(Derived):
     """The weighted mean over texts of the chrF of each text alone, from 0 to 100; `scores` gives them one by one.
 
-    Shapes and fields as in `CHRF`.
+    Shapes and fields as in `CHRF`, with which it shares its state; zero_division (NaN) is the score of a text whose
+    references have no n-gram.
 
     >>> from jaxdl.metrics import sentence_chrf
     >>> round(float(sentence_chrf(["cat", "dog"], ["cat", "cow"])), 3)
@@ -227,7 +234,12 @@ class SentenceCHRF(MeanOf):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "zero_division", as_quotient(self.zero_division, self.name))
-        _ = _statistic(self)
+        _ = self.statistic  # checks the orders
+
+    @property
+    def statistic(self) -> CharacterMatches:
+        """The scores of the texts, among others."""
+        return _statistic(self)
 
     def encode(self, preds: Any, references: Any, *, length: int | None = None) -> dict[str, Any]:
         """The arrays of texts and their references (one string, or a list of them, for each text)."""
@@ -235,11 +247,14 @@ class SentenceCHRF(MeanOf):
 
     def scores(self, preds: Any, target: Any) -> jax.Array:
         """The chrF of each text, float32 [batch]."""
-        statistic = _statistic(self)
+        statistic = self.statistic
         return statistic.score(statistic.counts(preds, target).astype(jnp.float32), self.zero_division)
 
-    def _values(self, preds: Any, target: Any) -> tuple[jax.Array, None]:
-        return self.scores(preds, target), None
+    def compute(self, state: sums.Sums) -> jax.Array:
+        """The mean, float32 []; NaN when nothing was counted."""
+        total, count, without = (sums.value(sums.pick(state, at)) for at in (-3, -2, -1))
+        undefined = jnp.where(without == 0, jnp.zeros_like(without), without * jnp.float32(self.zero_division))
+        return quotient(total + undefined, count + without, math.nan)
 
 
 chrf = text_call(CHRF, "chrf")

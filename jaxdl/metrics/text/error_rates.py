@@ -12,7 +12,7 @@ import numpy as np
 from jaxdl.metrics import sums
 from jaxdl.metrics.means import MeanOf
 from jaxdl.metrics.metric import Derived, Reduce
-from jaxdl.metrics.text.alignment import Costs, alignment_cost
+from jaxdl.metrics.text.alignment import Costs, alignment_costs
 from jaxdl.metrics.text.ngrams import lengths, token_ids
 from jaxdl.metrics.text.sentences import add_counts, as_quotient, quotient, text_call
 from jaxdl.metrics.text.tokens import Tokenizer, encode, pairs_of, tokenizer_of
@@ -56,7 +56,7 @@ class Edits:
                 f"{_LONGEST:,} tokens"
             )
         costs = Costs(_ERROR, _ERROR, _ERROR, np.int32(-1))
-        packed = jax.vmap(lambda text, other: alignment_cost(text, other, costs))(preds, target)
+        packed = alignment_costs(preds, target, costs=costs)
         hits = -packed & jnp.int32(0xFFFF)
         errors = (packed + hits) >> jnp.int32(16)
         return jnp.stack([errors, hits, lengths(target), lengths(preds)], axis=1)
@@ -324,7 +324,7 @@ class EditDistance(MeanOf):
         """The distance of each text, float32 [batch]."""
         preds, target = _pair(preds, target, self.name)
         costs = Costs(*(np.float32(cost) for cost in (self.insertion, self.deletion, self.substitution, 0)))
-        distance = jax.vmap(lambda text, other: alignment_cost(text, other, costs))(preds, target)
+        distance = alignment_costs(preds, target, costs=costs)
         if not self.normalize:
             return distance
         return quotient(distance, jnp.maximum(lengths(preds), lengths(target)).astype(jnp.float32), 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -55,42 +56,51 @@ def totals(length: jax.Array, order: int) -> jax.Array:
     return jnp.maximum(each, jnp.int32(0))
 
 
-def occurrences(text: jax.Array, other: jax.Array, order: int, *, earlier: bool = False) -> jax.Array:
-    """How often the n-gram at each place of `text` occurs in `other`: int32 [L], [M] -> int32 [L, order].
+def occurrences(text: jax.Array, references: jax.Array, order: int) -> tuple[jax.Array, jax.Array]:
+    """How often the n-gram at each place of `text` [L] occurs before, and in each of `references` [R, M].
 
-    Place i of `text` and place j of `other` begin a common run of run(i, j) tokens, 1 + run(i + 1, j + 1) where the
-    tokens are equal and 0 elsewhere; the n-gram at i occurs in `other` as often as run(i, .) >= n. One row of runs is
-    kept at a time. With `earlier`, only occurrences at j < i count: among equal n-grams of one text, the rank.
+    int32 [L, order], its rank among equal n-grams of the text, and int32 [R, L, order]. Place i of the text and place j
+    of another begin a common run of run(i, j) tokens: 1 + run(i + 1, j + 1) where the tokens are equal, else 0; and the
+    n-gram at i occurs as often as run(i, .) >= n. One row of runs is kept at a time.
     """
-    size = other.shape[0]
+    size = max(text.shape[0], references.shape[1])
+    others = jnp.concatenate([_widened(references, size), _widened(text[None], size)])
     places = jnp.arange(size, dtype=jnp.int32)
-    most = jnp.int32(order)
+    everywhere = jnp.arange(others.shape[0], dtype=jnp.int32)[:, None] < jnp.int32(references.shape[0])
 
     def row(below: jax.Array, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         token, place = at
-        same = (other == token) & (token >= 0)
-        longer = jnp.minimum(jnp.concatenate([below[1:], jnp.zeros_like(below[:1])]) + jnp.int32(1), most)
-        runs = jnp.where(same, longer, jnp.zeros_like(longer))
-        counted = jnp.where(places < place, runs, jnp.zeros_like(runs)) if earlier else runs
-        found = [jnp.sum(counted >= jnp.int32(n), dtype=jnp.int32) for n in range(1, order + 1)]
-        return runs, jnp.stack(found)
+        longer = jnp.pad(below[:, 1:], ((0, 0), (0, 1))) + jnp.int32(1)
+        runs = jnp.where((others == token) & (token >= 0), jnp.minimum(longer, jnp.int32(order)), jnp.int32(0))
+        counted = jnp.where(everywhere | (places < place)[None], runs, jnp.int32(0))
+        found = [jnp.sum(counted >= jnp.int32(n), axis=1, dtype=jnp.int32) for n in range(1, order + 1)]
+        return runs, jnp.stack(found, axis=1)
 
     # zeros made of the input keep the carry's type under vmap and shard_map
-    none = jnp.zeros_like(other)
-    return lax.scan(row, none, (text, jnp.arange(text.shape[0], dtype=jnp.int32)), reverse=True)[1]
+    start = (jnp.zeros_like(others), (text, jnp.arange(text.shape[0], dtype=jnp.int32)))
+    counts = lax.scan(row, *start, reverse=True)[1]
+    return counts[:, -1], jnp.moveaxis(counts[:, :-1], 0, 1)
 
 
-def clipped(text: jax.Array, references: jax.Array, order: int, *, together: bool) -> jax.Array:
-    """Clipped matches: n-grams of `text` [L] that `references` [R, M] have, each at most as often as there.
+def _widened(ids: jax.Array, size: int) -> jax.Array:
+    return jnp.pad(ids, ((0, 0), (0, size - ids.shape[1])), constant_values=PAD)
 
-    together: -> int32 [order], against the largest count over all references (BLEU); otherwise int32 [R, order],
-    against each reference alone (chrF, ROUGE).
+
+@partial(jax.jit, static_argnames=("order", "together"))
+def clipped(texts: jax.Array, target: jax.Array, *, order: int, together: bool) -> jax.Array:
+    """Clipped matches: n-grams of texts [batch, L] that references [batch, R, M] have, at most as often as there.
+
+    together: -> int32 [batch, order], against the largest count over all references (BLEU); otherwise int32
+    [batch, R, order], against each reference alone (chrF, ROUGE).
     """
-    rank = occurrences(text, text, order, earlier=True)
-    counts = jax.vmap(lambda reference: occurrences(text, reference, order))(references)
-    if together:
-        return jnp.sum(rank < jnp.max(counts, axis=0), axis=0, dtype=jnp.int32)
-    return jnp.sum(rank[None] < counts, axis=1, dtype=jnp.int32)
+
+    def one(text: jax.Array, references: jax.Array) -> jax.Array:
+        rank, counts = occurrences(text, references, order)
+        if together:
+            return jnp.sum(rank < jnp.max(counts, axis=0), axis=0, dtype=jnp.int32)
+        return jnp.sum(rank[None] < counts, axis=1, dtype=jnp.int32)
+
+    return jax.vmap(one)(texts, target)
 
 
 def cut_at(ids: Any, end: int) -> jax.Array:

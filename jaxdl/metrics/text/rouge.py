@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -138,10 +139,9 @@ class ROUGE:
         preds, target = token_ids(preds, target, self.name)
         own, its, there = lengths(preds), lengths(target), present(target)
         if self.kind == "L":
-            each = jax.vmap(jax.vmap(common_subsequence, in_axes=(None, 0)))
-            return each(preds, target), own, its, there
+            return _common(preds, target), own, its, there
         order = int(self.kind)
-        found = jax.vmap(lambda text, others: clipped(text, others, order, together=False)[:, -1])(preds, target)
+        found = clipped(preds, target, order=order, together=False)[..., -1]
         less, zero = jnp.int32(order - 1), jnp.int32(0)
         return found, jnp.maximum(own - less, zero), jnp.maximum(its - less, zero), there
 
@@ -149,19 +149,28 @@ class ROUGE:
         """As `_texts`, of sentences: [batch, sentences, length] and [batch, refs, sentences, length]."""
         preds, target = _sentence_ids(preds, target, self.name)
         (batch, several, length), (_, refs, others, other_length) = preds.shape, target.shape
-        each = jax.vmap(_union_hits, in_axes=(None, 0))
         table = 4 * several * refs * others * (length + other_length + 1) * (length + 1)
-        at_once = max(1, _TABLES // table)
-        if batch <= at_once:
-            shared = jax.vmap(each)(preds, target)
-        else:
-            shared = lax.map(lambda pair: each(*pair), (preds, target), batch_size=at_once)
         return (
-            shared,
+            _union(preds, target, at_once=min(batch, max(1, _TABLES // table))),
             jnp.sum(lengths(preds), axis=1, dtype=jnp.int32),
             jnp.sum(lengths(target), axis=2, dtype=jnp.int32),
             jnp.all(present(target), axis=2),
         )
+
+
+@jax.jit
+def _common(preds: jax.Array, target: jax.Array) -> jax.Array:
+    """The longest common subsequence with each reference: int32 [batch, refs]."""
+    return jax.vmap(jax.vmap(common_subsequence, in_axes=(None, 0)))(preds, target)
+
+
+@partial(jax.jit, static_argnames="at_once")
+def _union(preds: jax.Array, target: jax.Array, *, at_once: int) -> jax.Array:
+    """`_union_hits` with each reference, int32 [batch, refs], of so many examples at once."""
+    each = jax.vmap(_union_hits, in_axes=(None, 0))
+    if preds.shape[0] <= at_once:
+        return jax.vmap(each)(preds, target)
+    return lax.map(lambda pair: each(*pair), (preds, target), batch_size=at_once)
 
 
 def _union_hits(text: jax.Array, reference: jax.Array) -> jax.Array:
@@ -171,8 +180,8 @@ def _union_hits(text: jax.Array, reference: jax.Array) -> jax.Array:
     """
     pairs = jax.vmap(lambda sentence: jax.vmap(lambda own: subsequence_places(own, sentence))(text))(reference)
     tokens = jnp.where(jnp.any(pairs, axis=1), reference, jnp.int32(PAD)).reshape(-1)
-    rank = occurrences(tokens, tokens, 1, earlier=True)
-    return jnp.sum(rank < occurrences(tokens, text.reshape(-1), 1), dtype=jnp.int32)
+    rank, counts = occurrences(tokens, text.reshape(1, -1), 1)
+    return jnp.sum(rank < counts[0], dtype=jnp.int32)
 
 
 def _sentence_ids(preds: Any, target: Any, name: str) -> tuple[jax.Array, jax.Array]:

@@ -135,9 +135,9 @@ def pairs_of(preds: Any, references: Any, name: str) -> tuple[list[str], list[li
         raise TypeError(f"{name}: references must be a list with one string, or one list of strings, for each text")
     grouped = [[one] if isinstance(one, str) else list(one) for one in references]
     for what, found in (("texts", texts), ("references", [text for group in grouped for text in group])):
-        odd = next((text for text in found if not isinstance(text, str)), None)
-        if odd is not None:
-            raise TypeError(f"{name}: {what} must be strings; one is a {type(odd).__name__}: {odd!r}")
+        for text in found:
+            if not isinstance(text, str):
+                raise TypeError(f"{name}: {what} must be strings; one is of type {type(text).__name__}: {text!r}")
     if len(texts) != len(grouped):
         swapped = bool(grouped) and all(len(group) == len(texts) for group in grouped)
         raise ValueError(
