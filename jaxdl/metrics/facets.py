@@ -42,7 +42,7 @@ def facet_ids(
 
     >>> from jaxdl.metrics import facet_ids
     >>> facet_ids(["f", "m", "f"], disadvantaged="f")
-    Facets(ids=array([1, 0, 1], dtype=int32), names=('not f', 'f'))
+    Facets(ids=array([1, 0, 1], dtype=int32), names=('m', 'f'))
     >>> facet_ids([25, 40, 70], edges=[30, 60]).names
     ('(-inf, 30]', '(30, 60]', '(60, inf)')
     """
@@ -68,8 +68,13 @@ def facet_ids(
             near = difflib.get_close_matches(str(value), list(map(str, distinct)), 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(map(repr, distinct[:10]))}"
             raise ValueError(f"facet_ids: no example has the value {value!r}{hint}")
-    name = ", ".join(map(str, chosen))
-    return Facets(_fill(missing, [int(value in chosen) for value in present]), (f"not {name}", name))
+    name, others = ", ".join(map(str, chosen)), [value for value in distinct if value not in chosen]
+    if not others:
+        raise ValueError(
+            f"facet_ids: every example has a disadvantaged value ({name}); there is nothing to compare with"
+        )
+    rest = str(others[0]) if len(others) == 1 else f"not {name}"
+    return Facets(_fill(missing, [int(value in chosen) for value in present]), (rest, name))
 
 
 def _of_numbers(column: np.ndarray, edges: list[Any], *, name_above: bool) -> Facets:

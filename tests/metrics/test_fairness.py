@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -333,6 +335,25 @@ def test_reports_print_a_table() -> None:
     assert "all others" in report.table(state, facets=("x", "y", "z"))
 
 
+@pytest.mark.data
+def test_bank_marketing(data_folder: Path) -> None:
+    with gzip.open(data_folder / "bank_marketing" / "bank-additional.csv.gz", "rt") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    column = {key: np.array([row[key] for row in rows]) for key in ("age", "job", "y", "euribor3m")}
+    facet, stratum = metrics.facet_ids(column["age"], above=40), metrics.facet_ids(column["job"])
+    report = metrics.BiasReport(num_strata=len(stratum.names))
+    preds, target = column["euribor3m"].astype(float) < 2, column["y"] == "yes"
+    state = report.init()
+    for part in np.array_split(np.arange(len(rows)), 3):
+        state = report.update(
+            state, preds=preds[part], target=target[part], facet=facet.ids[part], stratum=stratum.ids[part]
+        )
+    found = report.compute(state)
+    assert set(found) == set(KEPT["bank"])
+    for key, value in KEPT["bank"].items():
+        np.testing.assert_allclose(found[key], number(value), rtol=1e-6, err_msg=key)
+
+
 def test_columns_become_facets() -> None:
     column = ["b", "a", None, "b", "c"]
     ids, names = metrics.facet_ids(column)
@@ -349,6 +370,9 @@ def test_columns_become_facets() -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             metrics.facet_ids(column, **bad)
+    assert metrics.facet_ids(["x", "y"], disadvantaged="x").names == ("y", "x")
+    with pytest.raises(ValueError, match="nothing to compare"):
+        metrics.facet_ids(["x", "x"], disadvantaged="x")
     with pytest.raises(ValueError, match="two values"):
         metrics.facet_ids(["a", "a"])
     with pytest.raises(ValueError, match="rise"):
