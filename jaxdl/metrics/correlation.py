@@ -167,13 +167,13 @@ class Kendall(Derived):
             # absent pairs have weight 0 and disturb nothing
             weight = state.weight.astype(jnp.float64)
             right = sorted_order(state.target)
-            left = sorted_order(jnp.take(state.preds, right.index))
+            left = sorted_order(jnp.take(state.preds, right.place))
             # by preds, and where those are tied by target, so that no tied pair looks discordant
-            rank, ordered = jnp.take(right.tie, left.index), jnp.take(jnp.take(weight, right.index), left.index)
+            rank, ordered = jnp.take(right.tie, left.place), jnp.take(jnp.take(weight, right.place), left.place)
             whole = jnp.sum(weight)
             squares = whole * whole
             tied_left = _tied(left.tie, ordered)
-            tied_right = _tied(right.tie, jnp.take(weight, right.index))
+            tied_right = _tied(right.tie, jnp.take(weight, right.place))
             same = (left.tie[1:] == left.tie[:-1]) & (rank[1:] == rank[:-1])
             groups = jnp.cumsum(jnp.concatenate([jnp.zeros((1,), jnp.bool_), ~same]), dtype=jnp.int32)
             untied = (squares - tied_left - tied_right + _tied(groups, ordered)) * np.float64(0.5)
@@ -218,11 +218,11 @@ class MedianAbsoluteError(Derived):
         size = jnp.abs(state.preds - state.target)
         with jax.enable_x64(True):
             order = sorted_order(size)
-            below = lax.cumsum(jnp.take(state.weight, order.index).astype(jnp.float64))
+            below = lax.cumsum(jnp.take(state.weight, order.place).astype(jnp.float64))
             half = below[-1] * np.float64(0.5)
             lower, upper = jnp.sum(below < half, dtype=jnp.int32), jnp.sum(below <= half, dtype=jnp.int32)
             last = jnp.int32(self.capacity - 1)
-            ends = [jnp.take(size, order.index[jnp.minimum(place, last)]) for place in (lower, upper)]
+            ends = [jnp.take(size, order.place[jnp.minimum(place, last)]) for place in (lower, upper)]
             value = (ends[0].astype(jnp.float64) + ends[1].astype(jnp.float64)) * np.float64(0.5)
             value = jnp.where(below[-1] > 0, value, jnp.full_like(value, np.nan)).astype(jnp.float32)
         return self.statistic.checked(state, value)
@@ -285,9 +285,9 @@ def _constant(values: jax.Array, weight: jax.Array) -> jax.Array:
 def _centred_ranks(values: jax.Array, weight: jax.Array) -> jax.Array:
     """The rank of each number, the mean one among ties, less the mean of all ranks; float64 [n]."""
     order: Order = sorted_order(values)
-    groups = jnp.zeros_like(weight).at[order.tie].add(jnp.take(weight, order.index), mode="promise_in_bounds")
+    groups = jnp.zeros_like(weight).at[order.tie].add(jnp.take(weight, order.place), mode="promise_in_bounds")
     middle = lax.cumsum(groups) - groups * np.float64(0.5)
-    ranks = jnp.zeros_like(weight).at[order.index].set(jnp.take(middle, order.tie), mode="promise_in_bounds")
+    ranks = jnp.zeros_like(weight).at[order.place].set(jnp.take(middle, order.tie), mode="promise_in_bounds")
     # with weight k as k copies the ranks run from 1 to W, and their mean is (W + 1) / 2; here all are 1/2 lower
     return ranks - jnp.sum(weight) * np.float64(0.5)
 

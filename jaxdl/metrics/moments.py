@@ -92,7 +92,7 @@ class Moments:
         given = [values]
         if self.of != "values":
             given.append(as_float(target, f"{self.name}: target"))
-            same_shape(*given, self.name)
+            same_shape(values, given[1], self.name)
         outputs = check_last_axis(values.shape, self.outputs, self.name)
         weights = as_weight(values.shape, weight, mask, self.name)
         flat = [array.reshape(-1) for array in given]
@@ -225,8 +225,7 @@ def add_up(terms: Callable[..., list[jax.Array]], arrays: Sequence[jax.Array], o
     size = arrays[0].shape[0]
     lanes = outputs * max(1, _LANES // outputs)
     if size <= lanes:
-        found = jnp.stack(terms(*arrays))
-        return _over_lanes(_plain(found), outputs)
+        return _over_lanes(_plain(jnp.stack(terms(*arrays))), outputs)
     rows = size // lanes
 
     def row(i: Any) -> list[jax.Array]:

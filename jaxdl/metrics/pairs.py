@@ -114,11 +114,11 @@ class Order(NamedTuple):
     """Numbers [n] in rising order.
 
     Attributes:
-        index: int32 [n], where each stood before.
+        place: int32 [n], where each stood before.
         tie: int32 [n], the number of its group of equal numbers, in this order, from 0.
     """
 
-    index: jax.Array
+    place: jax.Array
     tie: jax.Array
 
 
