@@ -105,7 +105,7 @@ class CocoMAP(Derived):
 
     def per_class(self, state: DetectionRecords) -> dict[str, jax.Array]:
         """The same for each class, float32 [classes]; NaN for classes without boxes to be found."""
-        return {key: jnp.mean(value, axis=(0, 2)) for key, value in self._parts(state).items()}
+        return {key: _mean(value, (0, 2)) for key, value in self._parts(state).items()}
 
     def overflowed(self, state: DetectionRecords) -> jax.Array:
         """Whether more detections came than `capacity`, bool []: `compute` is then NaN."""
@@ -191,7 +191,7 @@ class VocMAP(Derived):
         points = 11 if self.interpolation == "11point" else None
         found = curves(state, classes=self.num_classes, thresholds=1, levels=1, points=points, guard=0.0)
         undefined = self.statistic.undefined(state)
-        ap, recall = (jnp.mean(_unless(undefined, x[0, 0]), axis=-1) for x in found)
+        ap, recall = (_mean(_unless(undefined, x[0, 0]), (1,)) for x in found)
         return {"ap": ap, "recall": recall}
 
     def overflowed(self, state: DetectionRecords) -> jax.Array:
@@ -207,12 +207,15 @@ def _unless(undefined: jax.Array, values: jax.Array) -> jax.Array:
     return jnp.where(undefined, jnp.full_like(values, jnp.nan), values)
 
 
-def _mean(values: jax.Array) -> jax.Array:
-    """The mean of what is not NaN; NaN where there is nothing."""
-    there = ~jnp.isnan(values)
-    count = jnp.sum(there, dtype=jnp.int32)
-    total = jnp.sum(jnp.where(there, values, jnp.zeros_like(values)))
-    return jnp.where(count > 0, total / jnp.maximum(count, 1).astype(jnp.float32), jnp.float32(jnp.nan))
+def _mean(values: jax.Array, axis: tuple[int, ...] | None = None) -> jax.Array:
+    """The mean of what is not NaN, summed in float64; NaN where there is nothing. float32."""
+    with jax.enable_x64(True):
+        wide = values.astype(jnp.float64)
+        there = ~jnp.isnan(wide)
+        count = jnp.sum(there, axis=axis, dtype=jnp.int32)
+        total = jnp.sum(jnp.where(there, wide, 0.0), axis=axis)
+        mean = total / jnp.maximum(count, 1).astype(jnp.float64)
+        return jnp.where(count > 0, mean, jnp.nan).astype(jnp.float32)
 
 
 def _infer(inputs: Mapping[str, Any]) -> dict[str, int]:
