@@ -179,7 +179,7 @@ class CHRF(Derived):
 
     >>> from jaxdl.metrics import chrf
     >>> round(float(chrf(["The cat sat on the mat."], [["The cat sat on a mat.", "A cat sat on it."]])), 3)
-    79.808
+    71.422
     """
 
     char_order: int = 6
@@ -220,7 +220,7 @@ class SentenceCHRF(Derived):
 
     >>> from jaxdl.metrics import sentence_chrf
     >>> round(float(sentence_chrf(["cat", "dog"], ["cat", "cow"])), 3)
-    50.0
+    55.556
     """
 
     char_order: int = 6
