@@ -121,6 +121,11 @@ class Histogram:
         """The bins from the highest to the lowest."""
         return _cells(state, self.bins, self.edges())
 
+    def support(self, state: sums.Sums) -> jax.Array:
+        """The weight of label 1, float32 []."""
+        positive = sums.pick(state, slice(self.bins, 2 * self.bins))
+        return sums.value(sums.add(sums.total(positive.hi), sums.total(positive.lo)))
+
     def invalid(self, state: sums.Sums) -> jax.Array:
         """The weight of labels that were neither 0 nor 1, float32 []."""
         return sums.value(sums.pick(state, -1))
@@ -171,6 +176,11 @@ class Bits16:
         order = np.arange(_SIXTEEN)
         bits = np.where(order >= 0x8000, order - 0x8000, 0xFFFF - order).astype(np.uint16)
         return _cells(state, _SIXTEEN, bits.view(jnp.dtype(self.dtype)).astype(np.float32))
+
+    def support(self, state: sums.Sums) -> jax.Array:
+        """The weight of label 1, float32 []."""
+        positive = sums.pick(state, slice(_SIXTEEN, 2 * _SIXTEEN))
+        return sums.value(sums.add(sums.total(positive.hi), sums.total(positive.lo)))
 
     def invalid(self, state: sums.Sums) -> jax.Array:
         """The weight of labels that were neither 0 nor 1, float32 []."""

@@ -133,6 +133,12 @@ class Exact:
         positive, negative = scaled(jnp.maximum(weight, none), jnp.maximum(-weight, none))
         return Sorted(key, score_of(~key), positive, negative, state.undefined | self.overflowed(state))
 
+    def support(self, state: ScoreBuffer) -> jax.Array:
+        """The weight of label 1, float32 []."""
+        with jax.enable_x64(True):
+            weight = state.weight.astype(jnp.float64)
+            return jnp.sum(jnp.maximum(weight, jnp.zeros_like(weight))).astype(jnp.float32)
+
     def overflowed(self, state: ScoreBuffer) -> jax.Array:
         """Whether more examples came than `capacity`, bool []: all values are then NaN."""
         return state.length > self.capacity
