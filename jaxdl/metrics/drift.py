@@ -134,7 +134,9 @@ class DriftCounts:
         edges = np.asarray(self.edges, np.float32)
         # the last bin is closed: what equals the last edge is not above it
         upper = np.concatenate([edges[:-1], np.nextafter(edges[-1:], np.float32(np.inf))])
-        cell = jnp.searchsorted(jnp.asarray(upper), numbers, side="right").astype(jnp.int32)
+        # 1e6 values, one core, jax 0.10.2: 0.4 ms against 3 ms for 11 edges, 84 ms against 5 ms for 33
+        method = "compare_all" if len(upper) <= 24 else "scan_unrolled"
+        cell = jnp.searchsorted(jnp.asarray(upper), numbers, side="right", method=method).astype(jnp.int32)
         return jnp.where(jnp.isnan(numbers), jnp.int32(self.cells - 1), cell)
 
     def merge(self, a: sums.Sums, b: sums.Sums) -> sums.Sums:

@@ -155,6 +155,15 @@ def test_the_samples_lie_within_the_bounds(kind: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("a", "b"), [(-1.0, -0.2501), (-0.2501, -1.0), (-0.2501, -0.25), (-1.0, 0.4999)])
+def test_bounds_are_reached_at_the_ends_of_bins(a: float, b: float) -> None:
+    values = np.where(np.arange(120) < 50, a, b).astype(np.float32)
+    side = (np.arange(120) >= 50).astype(np.int32)
+    found, bound = everything(values, side, np.ones(120, np.float32))
+    assert abs(abs(a - b) - found["drift_wasserstein"]) == pytest.approx(float(bound["wasserstein"]), abs=1e-3)
+    assert found["drift_ks"] + bound["ks"] == pytest.approx(1)
+
+
 def test_values_outside_the_edges_have_no_bound_and_are_told() -> None:
     state = WASSERSTEIN.update(WASSERSTEIN.init(), preds=np.array([-5.0, 0.0, 1.0, 2.5]), target=0)
     state = WASSERSTEIN.update(state, preds=np.array([0.0, np.nan, np.nan, np.inf]))
