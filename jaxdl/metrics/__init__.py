@@ -11,6 +11,16 @@ from jaxdl.metrics.agreement import (
     hamming_loss,
     matthews_correlation,
 )
+from jaxdl.metrics.anomaly import (
+    PointAdjustedF,
+    RangeF,
+    RangePrecision,
+    RangeRecall,
+    point_adjusted_f,
+    range_f,
+    range_precision,
+    range_recall,
+)
 from jaxdl.metrics.auc import PRAUC, ROCAUC, AveragePrecision, average_precision, pr_auc, roc_auc
 from jaxdl.metrics.balanced import (
     BalancedAccuracy,
@@ -227,6 +237,7 @@ from jaxdl.metrics.histograms import Bits16, Histogram
 from jaxdl.metrics.means import Mean, mean
 from jaxdl.metrics.metric import Metric
 from jaxdl.metrics.multilabel import ExactMatch, MultilabelConfusionMatrix, exact_match, multilabel_confusion_matrix
+from jaxdl.metrics.nab import NABScore, NABScoreAt, nab_score, nab_score_at, nab_windows
 from jaxdl.metrics.operating import (
     BestThreshold,
     EqualErrorRate,
@@ -536,6 +547,8 @@ __all__ = [
     "Min",
     "MultilabelConfusionMatrix",
     "MutualInformation",
+    "NABScore",
+    "NABScoreAt",
     "NPMICoherence",
     "NegativePredictiveValue",
     "NormalizedDeviation",
@@ -550,6 +563,7 @@ __all__ = [
     "Perplexity",
     "PinballLoss",
     "PixelAccuracy",
+    "PointAdjustedF",
     "PoissonDeviance",
     "PopulationStabilityIndex",
     "PositiveProportionDifference",
@@ -567,6 +581,9 @@ __all__ = [
     "ROCPoints",
     "RPrecision",
     "RandIndex",
+    "RangeF",
+    "RangePrecision",
+    "RangeRecall",
     "Recall",
     "RecallAtK",
     "RecallAtPrecision",
@@ -728,6 +745,9 @@ __all__ = [
     "msis",
     "multilabel_confusion_matrix",
     "mutual_information",
+    "nab_score",
+    "nab_score_at",
+    "nab_windows",
     "ndcg",
     "negative_predictive_value",
     "normalized_deviation",
@@ -743,6 +763,7 @@ __all__ = [
     "perplexity",
     "pinball_loss",
     "pixel_accuracy",
+    "point_adjusted_f",
     "poisson_deviance",
     "population_stability_index",
     "positive_proportion_difference",
@@ -761,6 +782,9 @@ __all__ = [
     "r2",
     "r_precision",
     "rand_index",
+    "range_f",
+    "range_precision",
+    "range_recall",
     "recall",
     "recall_at_k",
     "recall_at_precision",
