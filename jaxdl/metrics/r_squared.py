@@ -16,19 +16,23 @@ from jaxdl.metrics.regression import Multioutput, check_multioutput, over_output
 _NAN = float("nan")
 
 
-def _parts(state: MomentState) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The target's centred squares, the error's, and what the error's mean adds to its raw squares; [outputs] each."""
-    products, bias = sums.value(state.product), sums.value(state.mean)[..., 1, :]
-    return products[..., 0, :], products[..., 1, :], sums.value(state.weight) * bias * bias
+def _parts(state: MomentState) -> tuple[sums.Sums, sums.Sums, sums.Sums]:
+    """The target's centred squares, the error's, and the error's raw squares; Sums [outputs] each."""
+    spread, residual = (sums.Sums(state.product.hi[..., i, :], state.product.lo[..., i, :]) for i in (0, 1))
+    bias = sums.value(state.mean)[..., 1, :]
+    moved = sums.value(state.weight) * bias * bias
+    return spread, residual, sums.add(residual, sums.Sums(moved, jnp.zeros_like(moved)))
 
 
-def _explained(unexplained: jax.Array, spread: jax.Array, undefined: float) -> jax.Array:
+def _explained(unexplained: sums.Sums, spread: sums.Sums, undefined: float) -> jax.Array:
+    """1 - unexplained / spread, subtracted in two floats: near 0 a float32 quotient would lose digits."""
+    left = sums.value(sums.add(spread, sums.Sums(-unexplained.hi, -unexplained.lo)))
+    return _over(left, sums.value(spread), undefined)
+
+
+def _over(above: jax.Array, spread: jax.Array, undefined: float) -> jax.Array:
     flat = spread == 0
-    return jnp.where(
-        flat,
-        jnp.full_like(spread, undefined),
-        jnp.float32(1) - unexplained / jnp.where(flat, jnp.ones_like(spread), spread),
-    )
+    return jnp.where(flat, jnp.full_like(spread, undefined), above / jnp.where(flat, jnp.ones_like(spread), spread))
 
 
 def _together(values: jax.Array, spread: jax.Array, outputs: int | None, multioutput: Multioutput) -> jax.Array:
@@ -76,9 +80,9 @@ class R2(Derived):
 
     def compute(self, state: MomentState) -> jax.Array:
         """float32 [], or [outputs] with multioutput="raw_values"."""
-        spread, residual, bias = _parts(state)
-        values = _explained(residual + bias, spread, self.zero_division)
-        return _together(values, spread, self.outputs, self.multioutput)
+        spread, _, squares = _parts(state)
+        values = _explained(squares, spread, self.zero_division)
+        return _together(values, sums.value(spread), self.outputs, self.multioutput)
 
 
 @dataclass(frozen=True)
@@ -114,15 +118,15 @@ class AdjustedR2(Derived):
 
     def compute(self, state: MomentState) -> jax.Array:
         """float32 [], or [outputs] with multioutput="raw_values"."""
-        spread, residual, bias = _parts(state)
-        values = _explained(residual + bias, spread, self.zero_division)
+        spread, _, squares = _parts(state)
+        values = _explained(squares, spread, self.zero_division)
         count = sums.value(state.weight)
         free = count - jnp.float32(self.features + 1)
         enough = free > 0
         factor = (count - jnp.float32(1)) / jnp.where(enough, free, jnp.ones_like(free))
         adjusted = jnp.float32(1) - (jnp.float32(1) - values) * factor
         adjusted = jnp.where(enough, adjusted, jnp.full_like(adjusted, jnp.nan))
-        return _together(adjusted, spread, self.outputs, self.multioutput)
+        return _together(adjusted, sums.value(spread), self.outputs, self.multioutput)
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ class ExplainedVariance(Derived):
         """float32 [], or [outputs] with multioutput="raw_values"."""
         spread, residual, _ = _parts(state)
         values = _explained(residual, spread, self.zero_division)
-        return _together(values, spread, self.outputs, self.multioutput)
+        return _together(values, sums.value(spread), self.outputs, self.multioutput)
 
 
 @dataclass(frozen=True)
@@ -186,13 +190,11 @@ class RelativeSquaredError(Derived):
 
     def compute(self, state: MomentState) -> jax.Array:
         """float32 [], or [outputs] with multioutput="raw_values"."""
-        spread, residual, bias = _parts(state)
+        spread, _, squares = _parts(state)
         # not 1 - R2, which is 0 to seven digits long before the error is
-        flat = spread == 0
-        values = jnp.where(
-            flat, jnp.full_like(spread, jnp.nan), (residual + bias) / jnp.where(flat, jnp.ones_like(spread), spread)
-        )
-        return _together(jnp.sqrt(values) if self.root else values, spread, self.outputs, self.multioutput)
+        values = _over(sums.value(squares), sums.value(spread), _NAN)
+        values = jnp.sqrt(values) if self.root else values
+        return _together(values, sums.value(spread), self.outputs, self.multioutput)
 
 
 r2 = one_call(R2, "r2")
