@@ -107,7 +107,9 @@ class PairCounts:
         target = as_ids(target, f"{self.name}: target")
         predicted, broken = self._predicted(as_array(preds, f"{self.name}: preds"), target)
         classes = self.num_classes
-        valid = (target >= 0) & (target < classes) & (predicted >= 0) & (predicted < classes)
+        # as unsigned numbers the negative ones are large: one comparison each
+        limit = jnp.uint32(classes)
+        valid = (target.astype(jnp.uint32) < limit) & (predicted.astype(jnp.uint32) < limit)
         cells = jnp.where(valid, target * classes + predicted, jnp.full_like(target, classes * classes))
         if broken is not None:
             cells = jnp.where(valid & broken, jnp.full_like(cells, classes * classes + 1), cells)

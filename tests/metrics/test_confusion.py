@@ -152,3 +152,15 @@ def test_plots_of_few_and_of_many_classes() -> None:
     assert not many.axes[0].texts and 15 < len(many.axes[0].get_xticks()) <= 25
     many.savefig(io.BytesIO(), dpi=20)
     metrics.confusion_plot(np.zeros((2, 2)), normalize="all").savefig(io.BytesIO(), dpi=20)
+
+
+@pytest.mark.parametrize("count", [5, 8192, 8197])
+def test_counting_in_copies_of_few_cells(count: int) -> None:
+    draw = np.random.default_rng(4)
+    preds, target, keep = draw.integers(0, 3, count), draw.integers(0, 3, count), draw.random(count) < 0.7
+    metric = metrics.ConfusionMatrix(3)
+    state = metric.update(metric.init(), preds=preds, target=target, mask=keep)
+    np.testing.assert_array_equal(
+        metric.counts(state), peer.confusion_matrix(target[keep], preds[keep], labels=range(3))
+    )
+    assert float(metric.invalid(state)) == 0
