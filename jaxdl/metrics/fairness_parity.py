@@ -2,7 +2,7 @@
 
 Each is a difference or a ratio of rates over the facet values that occur; all facets stand on equal terms (none is
 "the disadvantaged one"). Undefined is NaN: a group without positives has no true positive rate, and one group alone has
-no parity. fairlearn gives 0 for both.
+no parity. fairlearn takes such a rate for 0, and calls one group alone fair.
 """
 
 from __future__ import annotations
