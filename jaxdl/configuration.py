@@ -157,7 +157,15 @@ def _feeds_differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _name(value: Any) -> str:
-    return f"{value.__module__}.{value.__qualname__}"
+    """Module and name of a function or class; of a script, the name that an import of it would have."""
+    module = getattr(value, "__module__", "")
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        module = (
+            spec.name if spec is not None else module if file is None else os.path.splitext(os.path.basename(file))[0]
+        )
+    return f"{module}.{value.__qualname__}"
 
 
 def _text(value: Any, above: tuple[int, ...] = ()) -> str:
@@ -188,7 +196,7 @@ def _text(value: Any, above: tuple[int, ...] = ()) -> str:
     if hasattr(value, "__wrapped__"):  # jit, lru_cache
         return inner(value.__wrapped__)
     if hasattr(value, "__qualname__"):
-        return f"{getattr(value, '__module__', '')}.{value.__qualname__}"
+        return _name(value)
     if hasattr(value, "__array__"):
         array = np.asarray(value)
         return f"{array.dtype}{array.shape}{_crc(array):08x}"

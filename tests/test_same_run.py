@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -128,6 +129,23 @@ class TestFeeds:
         assert differences({"feed": described[0]}, {"feed": described[1]}) == [
             "the feed's transform has other code or other arguments"
         ]
+
+    def test_a_transform_of_a_script_is_that_of_the_module(self, tmp_path: Path, monkeypatch) -> None:
+        """A run that a script began is gone on with by who imports the script, and the other way round."""
+        (tmp_path / "augmenting.py").write_text(
+            "from jaxdl.configuration import _feed\nfrom jaxdl.data import GrainFeed\n\n\n"
+            "def turned(record, rng):\n    return record\n\n\n"
+            "described = _feed(GrainFeed(({'x': [[1.0], [2.0]]}), 2, transform=turned))\n"
+            "if __name__ == '__main__':\n    print(described)\n"
+        )
+        said = [
+            subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+            for words in (["augmenting.py"], ["-m", "augmenting"])
+        ]
+        monkeypatch.syspath_prepend(tmp_path)
+        described = importlib.import_module("augmenting").described
+        assert described["transform"] == "augmenting.turned"
+        assert said == [f"{described}\n"] * 2
 
     def test_a_transform_is_the_same_in_every_process(self) -> None:
         code = (
