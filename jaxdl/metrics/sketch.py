@@ -108,7 +108,7 @@ class Quantiles(Derived):
 
     preds is [...] of any real dtype, read as float32; `target` is not read. The state holds 2^(9 + mantissa_bits)
     counts of 8 bytes: 512 KiB for 7 bits, 32 KiB for 3 bits (6 %), 32 MiB for 13 bits (0.006 %). It merges exactly, in
-    any order. Quantiles below 1.2e-38 in size may come out as 0, though their bounds hold. NaN when nothing was counted,
+    any order. Quantiles below 1.2e-38 in size may come out as 0, though their bounds hold. NaN when nothing was counted
     or when a counted number is NaN.
 
     >>> import jax.numpy as jnp
