@@ -87,7 +87,8 @@ class PairCounts:
         """Adds a batch: preds int [...] or float [..., num_classes], target int [...]."""
         cells, keep = self.cells(preds, target, mask)
         weights = None if weight is None else as_weight(keep.shape, weight, None, self.name)
-        return sums.add(state, add_up(cells, keep, weights, self.size))
+        everything = mask is None and self.ignore_index is None  # then there is nothing to choose, which is faster
+        return sums.add(state, add_up(cells, None if everything else keep, weights, self.size))
 
     def update_groups(
         self, state: sums.Sums, *, group: jax.Array, groups: int, preds: Any, target: Any, weight: Any = None,
@@ -195,12 +196,13 @@ class PairCounts:
         return sums.value(sums.add(sums.pick(state, -2), sums.pick(state, -1)))
 
 
-def add_up(cells: jax.Array, keep: jax.Array, weights: jax.Array | None, size: int) -> sums.Sums:
-    """Counts (or weights) in each of `size` cells: int32 and bool of any one shape -> Sums [size]."""
-    cells, keep = cells.reshape(-1), keep.reshape(-1)
+def add_up(cells: jax.Array, keep: jax.Array | None, weights: jax.Array | None, size: int) -> sums.Sums:
+    """Counts (or weights) in each of `size` cells, of those to `keep`: arrays of any one shape -> Sums [size]."""
+    cells, keep = cells.reshape(-1), None if keep is None else keep.reshape(-1)
     if weights is None:
         return sums.count_by_cell(cells, keep, size)
-    return sums.sum_by_cell(cells, jnp.where(keep, weights.reshape(-1), jnp.float32(0)), size)
+    flat = weights.reshape(-1)
+    return sums.sum_by_cell(cells, flat if keep is None else jnp.where(keep, flat, jnp.zeros_like(flat)), size)
 
 
 @dataclass(frozen=True)

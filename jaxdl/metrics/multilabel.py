@@ -54,7 +54,8 @@ class LabelCounts:
         weights = None if weight is None else as_weight(keep.shape, weight, None, self.name)
         labels = jnp.arange(self.num_labels, dtype=jnp.int32) * jnp.int32(_CELLS)
         places = cells + jnp.broadcast_to(labels, cells.shape)
-        return sums.add(state, add_up(places, keep, weights, _CELLS * self.num_labels))
+        everything = mask is None and self.ignore_index is None
+        return sums.add(state, add_up(places, None if everything else keep, weights, _CELLS * self.num_labels))
 
     def cells(self, preds: Any, target: Any, mask: Any) -> tuple[jax.Array, jax.Array]:
         """The cell of each label, int32 in 0 .. 5 of target's shape, and whether it counts, bool."""
