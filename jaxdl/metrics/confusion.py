@@ -17,6 +17,8 @@ from jaxdl.metrics.inputs import as_array, as_ids, as_mask, as_weight, same_shap
 from jaxdl.metrics.metric import Derived, Reduce
 
 Normalize = Literal["true", "predicted", "all"]
+# Examples counted at a time: measured, 1.0 to 1.2 ns an example where all at once take 1.1 to 1.7.
+_BLOCK = 20_480
 _NORMALIZE = (None, "true", "predicted", "all")
 
 
@@ -85,10 +87,35 @@ class PairCounts:
 
     def update(self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None) -> sums.Sums:
         """Adds a batch: preds int [...] or float [..., num_classes], target int [...]."""
+        many = jnp.size(target) >= 2 * _BLOCK and self.size > sums.FEW_CELLS
+        if many and weight is None and mask is None and jnp.shape(preds) == jnp.shape(target):
+            flat = [
+                as_array(x, f"{self.name}: {what}").reshape(-1) for what, x in (("preds", preds), ("target", target))
+            ]
+            return sums.add(state, sums.from_counts(self._counted(*flat)))
         cells, keep = self.cells(preds, target, mask)
         weights = None if weight is None else as_weight(keep.shape, weight, None, self.name)
         everything = mask is None and self.ignore_index is None  # then there is nothing to choose, which is faster
         return sums.add(state, add_up(cells, None if everything else keep, weights, self.size))
+
+    def _counted(self, preds: jax.Array, target: jax.Array) -> jax.Array:
+        """The counts of many examples, int32 [size], block by block: the cells of all would not fit in the cache."""
+
+        def block(start: int | jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
+            part = (jax.lax.dynamic_slice_in_dim(x, start, length) for x in (preds, target))
+            return self.cells(*part, None)
+
+        def one(i: jax.Array, counts: jax.Array) -> jax.Array:
+            cells, keep = block(i * _BLOCK, _BLOCK)
+            if self.ignore_index is not None:
+                cells = jnp.where(keep, cells, jnp.full_like(cells, self.size))
+            return counts.at[cells].add(jnp.int32(1), mode="promise_in_bounds")
+
+        blocks, rest = divmod(target.size, _BLOCK)
+        cells, keep = block(blocks * _BLOCK, rest)
+        # started from what is left over, not from zeros, so that the carry has its type under vmap and shard_map
+        begin = jnp.zeros((self.size + 1,), jnp.int32).at[cells].add(keep.astype(jnp.int32), mode="promise_in_bounds")
+        return jax.lax.fori_loop(0, blocks, one, begin)[: self.size]
 
     def update_groups(
         self, state: sums.Sums, *, group: jax.Array, groups: int, preds: Any, target: Any, weight: Any = None,

@@ -19,7 +19,7 @@ from jax import lax
 _BLOCK = 1 << 16
 _PIECE = 15
 # Where counting in copies of the cells is faster than in one: measured on one core, 1.6 against 1.0 ns with 6 cells.
-_COPIES, _FEW_CELLS, _MANY = 8, 64, 1 << 13
+_COPIES, FEW_CELLS, _MANY = 8, 64, 1 << 13
 
 
 class Sums(NamedTuple):
@@ -74,7 +74,7 @@ def count_by_cell(cells: jax.Array, keep: jax.Array | None, size: int) -> Sums:
     if keep is not None:
         cells = jnp.where(keep, cells, jnp.full_like(cells, size))
     width, count = size + 1, cells.shape[0]
-    copies = _COPIES if width <= _FEW_CELLS and count >= _MANY else 1
+    copies = _COPIES if width <= FEW_CELLS and count >= _MANY else 1
     whole = count - count % copies
     copy = lax.broadcasted_iota(jnp.int32, (whole // copies, copies), 1) * jnp.int32(width)
     places = (cells[:whole].reshape(copy.shape) + copy).reshape(-1)

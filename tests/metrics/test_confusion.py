@@ -164,3 +164,19 @@ def test_counting_in_copies_of_few_cells(count: int) -> None:
         metric.counts(state), peer.confusion_matrix(target[keep], preds[keep], labels=range(3))
     )
     assert float(metric.invalid(state)) == 0
+
+
+@pytest.mark.parametrize("count", [2 * 20_480, 2 * 20_480 + 17])
+def test_counting_block_by_block(count: int) -> None:
+    draw = np.random.default_rng(6)
+    preds, target = draw.integers(-1, 9, (2, count)), draw.integers(0, 10, (2, count))
+    metric = metrics.ConfusionMatrix(9, ignore_index=0)
+    update = jax.jit(lambda p, t: metric.update(metric.init(), preds=p, target=t))
+    mapped = jax.jit(jax.vmap(lambda p, t: metric.update(metric.init(), preds=p, target=t)))(preds, target)
+    for i in range(2):
+        state = update(preds[i], target[i])
+        keep = (preds[i] >= 0) & (target[i] < 9) & (target[i] != 0)
+        want = peer.confusion_matrix(target[i][keep], preds[i][keep], labels=range(9))
+        np.testing.assert_array_equal(metric.counts(state), want)
+        assert float(metric.invalid(state)) == ((target[i] != 0) & ~keep).sum()
+        np.testing.assert_array_equal(metric.counts(mapped)[i], want)
