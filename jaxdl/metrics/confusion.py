@@ -89,10 +89,8 @@ class PairCounts:
         """Adds a batch: preds int [...] or float [..., num_classes], target int [...]."""
         many = jnp.size(target) >= 2 * _BLOCK and self.size > sums.FEW_CELLS
         if many and weight is None and mask is None and jnp.shape(preds) == jnp.shape(target):
-            flat = [
-                as_array(x, f"{self.name}: {what}").reshape(-1) for what, x in (("preds", preds), ("target", target))
-            ]
-            return sums.add(state, sums.from_counts(self._counted(*flat)))
+            ids = as_ids(preds, f"{self.name}: preds"), as_ids(target, f"{self.name}: target")
+            return sums.add(state, sums.from_counts(self._counted(*(x.reshape(-1) for x in ids))))
         cells, keep = self.cells(preds, target, mask)
         weights = None if weight is None else as_weight(keep.shape, weight, None, self.name)
         everything = mask is None and self.ignore_index is None  # then there is nothing to choose, which is faster
@@ -102,8 +100,8 @@ class PairCounts:
         """The counts of many examples, int32 [size], block by block: the cells of all would not fit in the cache."""
 
         def block(start: int | jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
-            part = (jax.lax.dynamic_slice_in_dim(x, start, length) for x in (preds, target))
-            return self.cells(*part, None)
+            first, second = (jax.lax.dynamic_slice_in_dim(x, start, length) for x in (preds, target))
+            return self.cells(first, second, None)
 
         def one(i: jax.Array, counts: jax.Array) -> jax.Array:
             cells, keep = block(i * _BLOCK, _BLOCK)
