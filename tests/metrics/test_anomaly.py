@@ -13,6 +13,7 @@ from typing import Any
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,6 +22,7 @@ from jaxdl import metrics
 from jaxdl.metrics import nab_windows
 from jaxdl.metrics.metric import statistic_of
 from jaxdl.metrics.nab import PROFILES
+from jaxdl.metrics.ranking_order import ordered
 
 _update = jax.jit(lambda statistic, inputs: statistic.update(statistic.init(), **inputs), static_argnums=0)
 
@@ -178,6 +180,7 @@ def nab_series() -> tuple[list[np.ndarray], list[np.ndarray]]:
         scores.append((draw.random(length) ** 2 + 0.2 * (window > 0)).round(2).astype(np.float32))
         windows.append(window)
     windows[2][:] = 0
+    scores[0][19] = 1.5  # the highest of a window is its last
     return scores, windows
 
 
@@ -197,7 +200,13 @@ def test_the_nab_score_is_the_papers(profile: Any) -> None:
     thresholds = [*np.unique(np.concatenate(scores)), np.inf]
     by_hand = [nab_by_hand(scores, windows, profile, t) for t in thresholds]
     metric = metrics.NABScore(capacity=200, profile=profile)
-    best = metric.best(_update(metric, inputs))
+    state = _update(metric, inputs)
+    # the sum of gains at or above each threshold is the score there
+    codes, gains = np.asarray(ordered(jnp.asarray(thresholds, jnp.float32))), np.asarray(state.gain, np.float64)
+    swept = [100 * gains[np.asarray(state.key) >= code].sum() for code in codes]
+    found, _, missed = PROFILES[profile]
+    np.testing.assert_allclose(np.array(swept) / (float(state.windows.hi[0]) * (found + missed)), by_hand, atol=2e-5)
+    best = metric.best(state)
     np.testing.assert_allclose(best["score"], max(by_hand), rtol=1e-6)
     np.testing.assert_allclose(
         best["threshold"], max(t for t, s in zip(thresholds, by_hand, strict=True) if s == max(by_hand))
