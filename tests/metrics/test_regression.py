@@ -284,7 +284,8 @@ def test_a_long_unwieldy_batch_is_cut_without_loss() -> None:
         want = peer.r2_score(
             target.astype(float), preds.astype(float), multioutput="raw_values", sample_weight=_wide(w)
         )
-        np.testing.assert_allclose(got, want, rtol=1e-6, atol=4e-8)
+        # one example holds all the variance: the float32 square of its error rounds by 6e-8
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1.5e-7)
         got = metrics.mean_squared_error(preds, target, outputs=2, multioutput="raw_values", weight=w)
         want = np.average((preds.astype(float) - target) ** 2, axis=0, weights=_wide(w))
         np.testing.assert_allclose(got, want, rtol=1e-6)
