@@ -172,6 +172,19 @@ def test_a_crowd_may_be_found_often_and_a_box_once() -> None:
     assert voc(three, true_at(A, B, ignore=True)) == 1.0  # and any number in VOC
 
 
+def test_an_iou_on_a_threshold_reaches_it() -> None:
+    for height in (5.5, 6, 6.5, 7, 7.5, 8, 8.5, 9, 9.5):
+        want = np.mean(10 * height / 100 >= np.linspace(0.5, 0.95, 10))  # in float64, as pycocotools compares
+        assert coco(found_at((0, 0, 10, height)), ONE)["ap"] == pytest.approx(want), height
+
+
+def test_of_equal_overlaps_the_last_box_is_taken() -> None:
+    left, right = (0, 0, 10, 10), (10, 0, 20, 10)
+    found = found_at((0, 0, 20, 10), (12, 0, 20, 10))
+    assert coco(found, true_at(left, right))["ap_50"] == pytest.approx(51 / 101)
+    assert coco(found, true_at(right, left))["ap_50"] == 1.0
+
+
 def test_what_is_undefined_is_nan() -> None:
     found = found_at(A)
     assert all(np.isnan(x) for x in coco(found, true_at()).values()) and np.isnan(voc(found, true_at()))
