@@ -32,6 +32,7 @@ def test_moments_and_extrema_match_numpy(offset: float) -> None:
         )
         np.testing.assert_allclose(metrics.standard_deviation(values, ddof=ddof), wide.std(ddof=ddof), rtol=1e-6)
     np.testing.assert_allclose(metrics.sum_of(values, weight=weight), times.sum(), rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(metrics.mean(values, weight=weight), times.mean(), rtol=1e-6, atol=1e-7)
     assert float(metrics.max_of(values, weight=weight)) == times.max()
     assert float(metrics.min_of(values, weight=weight)) == times.min()
 

@@ -12,26 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn import metrics as peer
 
 from jaxdl import metrics
 from jaxdl.metrics import sums
 
 N = 64
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_regression_matches_scikit_learn(weighted: bool) -> None:
-    draw = np.random.default_rng(1)
-    target = draw.normal(1e4, 1, (300, 2)).astype(np.float32)
-    preds = (target + draw.normal(0, 3, (300, 2))).astype(np.float32)
-    weight = draw.random(300).astype(np.float32) if weighted else None
-    squared = peer.mean_squared_error(target.astype(float), preds.astype(float), sample_weight=weight)
-    absolute = peer.mean_absolute_error(target.astype(float), preds.astype(float), sample_weight=weight)
-    np.testing.assert_allclose(metrics.mean_squared_error(preds, target, weight=weight), squared, rtol=1e-6)
-    np.testing.assert_allclose(metrics.root_mean_squared_error(preds, target, weight=weight), squared**0.5, rtol=1e-6)
-    np.testing.assert_allclose(metrics.mean_absolute_error(preds, target, weight=weight), absolute, rtol=1e-6)
-    np.testing.assert_allclose(metrics.mean(preds, weight=weight), np.average(preds.mean(1), weights=weight), rtol=1e-6)
 
 
 @pytest.mark.smoke
