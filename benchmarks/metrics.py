@@ -321,6 +321,7 @@ def main() -> None:
             text = "; ".join(filter(None, (said, differs)))
             target = bench.targets.get(peer)
             results.append(measure.compare("metrics", row, peer, mine, theirs, target=target, note=text))
+            print(f"{row}, {peer}: {measure.significant(results[-1].value, 3)}", flush=True)
     measure.report(results, path=options.json)
 
 

@@ -52,8 +52,8 @@ class Corners(NamedTuple):
 def scaled(positive: jax.Array, negative: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Both float32 arrays times one power of two, so that the largest is near 1 and no sum overflows."""
     largest = jnp.maximum(jnp.max(positive, initial=0.0), jnp.max(negative, initial=0.0))
-    shift = jnp.clip(-jnp.frexp(largest)[1], -126, 126)
-    return jnp.ldexp(positive, shift), jnp.ldexp(negative, shift)
+    factor = jnp.ldexp(jnp.float32(1), jnp.clip(-jnp.frexp(largest)[1], -126, 126))
+    return positive * factor, negative * factor
 
 
 def running(values: jax.Array, dtype: Any) -> jax.Array:

@@ -82,7 +82,7 @@ class Histogram:
         # of p and 1 - p the smaller one has all its digits; the edge nearest to its logit is at most one bin off, and a
         # look at that edge decides, since a computed logarithm need not rise with its argument
         small = jnp.minimum(scores, jnp.float32(1) - scores)
-        small = jnp.where((small >= 0) & (small <= 0.5), small, jnp.zeros_like(small))
+        small = jnp.where(small >= 0, small, jnp.zeros_like(small))
         logit = jnp.log(small / (jnp.float32(1) - small))
         edge = jnp.clip(jnp.round(logit * scale), -half, 0).astype(jnp.int32) + half
         edges = jnp.asarray(self._small_edges())
@@ -194,12 +194,14 @@ def _count(state: sums.Sums, batch: Labelled, place: jax.Array, valid: jax.Array
     cell = jnp.where(batch.positive, place + size, place)
     cell = jnp.where(valid, cell, jnp.full_like(cell, 2 * size))
     cell = jnp.where(batch.wrong, jnp.full_like(cell, 2 * size + 1), cell)
-    keep = batch.counted | batch.wrong
+    if batch.present is None:
+        return sums.add(state, in_turn(lambda cell: sums.count_by_cell(cell, None, 2 * size + 2))(cell))
     if batch.weight is None:
-        return sums.add(state, _counted(2 * size + 2)(cell, keep))
+        counted = in_turn(lambda cell, keep: sums.count_by_cell(cell, keep, 2 * size + 2))
+        return sums.add(state, counted(cell, batch.present))
     # where the weight is broken, what counts is that it was there
     weight = jnp.where(jnp.isfinite(batch.weight), batch.weight, jnp.ones_like(batch.weight))
-    weight = jnp.where(keep, weight, jnp.zeros_like(weight))
+    weight = jnp.where(batch.present, weight, jnp.zeros_like(weight))
     return sums.add(state, sums.sum_by_cell(cell, jnp.where(valid, weight, jnp.abs(weight)), 2 * size + 2))
 
 
@@ -209,10 +211,3 @@ def _cells(state: sums.Sums, size: int, edges: np.ndarray) -> Sorted:
     undefined = weight[2 * size] != 0
     key = jnp.arange(size, dtype=jnp.uint32)
     return Sorted(key, jnp.asarray(edges[::-1].copy()), positive, negative, undefined)
-
-
-def _counted(size: int) -> Any:
-    def count(cells: jax.Array, keep: jax.Array) -> sums.Sums:
-        return sums.count_by_cell(cells, keep, size)
-
-    return in_turn(count)

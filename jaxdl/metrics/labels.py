@@ -16,6 +16,7 @@ class Labelled(NamedTuple):
     Attributes:
         scores: float [n].
         positive: bool [n], whether the label is 1.
+        present: bool [n], whether it is neither masked nor of weight 0; None where nothing can be absent.
         counted: bool [n], whether the example is present and its label is 0 or 1.
         wrong: bool [n], whether it is present and its label is neither.
         weight: float32 [n], or None where every example that is present weighs 1.
@@ -24,6 +25,7 @@ class Labelled(NamedTuple):
 
     scores: jax.Array
     positive: jax.Array
+    present: jax.Array | None
     counted: jax.Array
     wrong: jax.Array
     weight: jax.Array | None
@@ -42,16 +44,18 @@ def labelled(preds: jax.Array, target: jax.Array, weight: Any, mask: Any, name: 
     same_shape(preds, target, name)
     shape, target = target.shape, target.reshape(-1)
     positive, negative = target == jnp.ones((), target.dtype), target == jnp.zeros((), target.dtype)
+    known = positive | negative
     kept = as_weight(shape, None, mask, name)
-    present = jnp.ones(target.shape, jnp.bool_) if kept is None else kept.reshape(-1) != 0
     given = None if weight is None else as_weight(shape, weight, None, name)
+    if kept is None and given is None:
+        return Labelled(preds.reshape(-1), positive, None, known, ~known, None, None)
+    present = jnp.ones(target.shape, jnp.bool_) if kept is None else kept.reshape(-1) != 0
     broken = None
     if given is not None:
         given = given.reshape(-1)
         present &= given != 0
         broken = present & ~(jnp.isfinite(given) & (given > 0))
-    known = positive | negative
-    return Labelled(preds.reshape(-1), positive, present & known, present & ~known, given, broken)
+    return Labelled(preds.reshape(-1), positive, present, present & known, present & ~known, given, broken)
 
 
 def two_columns(preds: jax.Array, target: jax.Array) -> bool:
