@@ -1,832 +1,196 @@
-"""Metrics: one pure, mergeable record each, and one function each; jax and numpy only."""
+"""Metrics: one pure, mergeable record each, and one function each; jax and numpy only.
+
+This file is the table of contents: which module holds which names. Each is imported when first used; type checkers
+read the same names in `__init__.pyi`."""
 
 from __future__ import annotations
 
-from jaxdl.metrics.accuracy import Accuracy, accuracy
-from jaxdl.metrics.agreement import (
-    CohenKappa,
-    HammingLoss,
-    MatthewsCorrelation,
-    cohen_kappa,
-    hamming_loss,
-    matthews_correlation,
-)
-from jaxdl.metrics.anomaly import (
-    PointAdjustedF,
-    RangeF,
-    RangePrecision,
-    RangeRecall,
-    point_adjusted_f,
-    range_f,
-    range_precision,
-    range_recall,
-)
-from jaxdl.metrics.auc import PRAUC, ROCAUC, AveragePrecision, average_precision, pr_auc, roc_auc
-from jaxdl.metrics.balanced import (
-    BalancedAccuracy,
-    GeometricMean,
-    HarmonicMean,
-    balanced_accuracy,
-    geometric_mean,
-    harmonic_mean,
-)
-from jaxdl.metrics.boundary import BoundaryF, boundary_f
-from jaxdl.metrics.boxes import MeanBoxIoU, box_ciou, box_diou, box_giou, box_iou, convert_boxes, mean_box_iou
-from jaxdl.metrics.calibration import (
-    CalibrationCurve,
-    CalibrationError,
-    calibration_curve,
-    calibration_error,
-    calibration_plot,
-)
-from jaxdl.metrics.class_report import ClassificationReport, classification_report, report_table
-from jaxdl.metrics.clustering import (
-    AdjustedMutualInformation,
-    AdjustedRandIndex,
-    Completeness,
-    FowlkesMallows,
-    Homogeneity,
-    MutualInformation,
-    NormalizedMutualInformation,
-    RandIndex,
-    VMeasure,
-    adjusted_mutual_information,
-    adjusted_rand_index,
-    completeness,
-    fowlkes_mallows,
-    homogeneity,
-    mutual_information,
-    normalized_mutual_information,
-    rand_index,
-    v_measure,
-)
-from jaxdl.metrics.clustering_moments import (
-    CalinskiHarabasz,
-    WithinClusterSumOfSquares,
-    calinski_harabasz,
-    within_cluster_sum_of_squares,
-)
-from jaxdl.metrics.clustering_points import DaviesBouldin, Silhouette, davies_bouldin, silhouette
-from jaxdl.metrics.collection import Collection
-from jaxdl.metrics.confusion import ConfusionMatrix, confusion_matrix
-from jaxdl.metrics.correlation import (
-    Concordance,
-    Kendall,
-    MedianAbsoluteError,
-    Pearson,
-    RelativeAbsoluteError,
-    Spearman,
-    concordance,
-    kendall,
-    median_absolute_error,
-    pearson,
-    relative_absolute_error,
-    spearman,
-)
-from jaxdl.metrics.curves import (
-    PrecisionRecallCurve,
-    PrecisionRecallPoints,
-    ROCCurve,
-    ROCPoints,
-    precision_recall_curve,
-    roc_curve,
-    trim,
-)
-from jaxdl.metrics.detection import CocoMAP, VocMAP, coco_map, voc_map
-from jaxdl.metrics.detection_arrays import CocoArrays, coco_arrays, detection_arrays
-from jaxdl.metrics.deviance import (
-    GammaDeviance,
-    PoissonDeviance,
-    TweedieDeviance,
-    gamma_deviance,
-    poisson_deviance,
-    tweedie_deviance,
-)
-from jaxdl.metrics.drift import DriftCounts, DriftMeasure
-from jaxdl.metrics.drift_attribution import AttributionDrift, AttributionSums, attribution_drift
-from jaxdl.metrics.drift_bins import Categories, category_ids, fit_edges
-from jaxdl.metrics.drift_exact import ExactWasserstein, two_sample_ks, two_sample_wasserstein
-from jaxdl.metrics.drift_measures import (
-    DriftChiSquare,
-    DriftHellinger,
-    DriftJS,
-    DriftKL,
-    DriftKS,
-    DriftLInfinity,
-    DriftTotalVariation,
-    DriftWasserstein,
-    PopulationStabilityIndex,
-    drift_chi_square,
-    drift_hellinger,
-    drift_js,
-    drift_kl,
-    drift_ks,
-    drift_l_infinity,
-    drift_total_variation,
-    drift_wasserstein,
-    population_stability_index,
-)
-from jaxdl.metrics.each_class import OneVsOneAUC, OneVsRest, PerLabel, one_vs_one_auc, one_vs_rest_auc, per_label_auc
-from jaxdl.metrics.facets import Facets, facet_ids
-from jaxdl.metrics.fairness import FacetConfusion, FacetLabels, FacetMeasure
-from jaxdl.metrics.fairness_parity import (
-    DemographicParityDifference,
-    DemographicParityRatio,
-    EqualizedOddsDifference,
-    EqualizedOddsRatio,
-    EqualOpportunityDifference,
-    EqualOpportunityRatio,
-    demographic_parity_difference,
-    demographic_parity_ratio,
-    equal_opportunity_difference,
-    equal_opportunity_ratio,
-    equalized_odds_difference,
-    equalized_odds_ratio,
-)
-from jaxdl.metrics.fairness_post import (
-    AcceptanceRateDifference,
-    AccuracyDifference,
-    ConditionalAcceptanceDifference,
-    ConditionalRejectionDifference,
-    DisparateImpact,
-    GeneralizedEntropy,
-    PredictedConditionalDemographicDisparity,
-    PredictedPositiveProportionDifference,
-    RecallDifference,
-    RejectionRateDifference,
-    SpecificityDifference,
-    TreatmentEquality,
-    acceptance_rate_difference,
-    accuracy_difference,
-    conditional_acceptance_difference,
-    conditional_rejection_difference,
-    disparate_impact,
-    generalized_entropy,
-    predicted_conditional_demographic_disparity,
-    predicted_positive_proportion_difference,
-    recall_difference,
-    rejection_rate_difference,
-    specificity_difference,
-    treatment_equality,
-)
-from jaxdl.metrics.fairness_pre import (
-    ClassImbalance,
-    ConditionalDemographicDisparity,
-    FacetJS,
-    FacetKL,
-    FacetKS,
-    FacetLP,
-    FacetTVD,
-    LabelJSDivergence,
-    LabelKLDivergence,
-    LabelKolmogorovSmirnov,
-    LabelL2Distance,
-    LabelTotalVariation,
-    PositiveProportionDifference,
-    class_imbalance,
-    conditional_demographic_disparity,
-    facet_js,
-    facet_kl,
-    facet_ks,
-    facet_lp,
-    facet_tvd,
-    label_js_divergence,
-    label_kl_divergence,
-    label_kolmogorov_smirnov,
-    label_l2_distance,
-    label_total_variation,
-    positive_proportion_difference,
-)
-from jaxdl.metrics.fairness_report import Bias, BiasReport, posttraining_bias, pretraining_bias
-from jaxdl.metrics.flip_test import FlipTest, flip_test
-from jaxdl.metrics.forecast_distributions import (
-    CRPS,
-    MSIS,
-    GaussianCRPS,
-    IntervalCoverage,
-    IntervalScore,
-    IntervalWidth,
-    crps,
-    gaussian_crps,
-    interval_coverage,
-    interval_score,
-    interval_width,
-    msis,
-)
-from jaxdl.metrics.forecast_points import (
-    MASE,
-    RMSSE,
-    NormalizedDeviation,
-    NormalizedRMSE,
-    mase,
-    normalized_deviation,
-    normalized_rmse,
-    rmsse,
-    seasonal_error,
-)
-from jaxdl.metrics.forecasting import (
-    QuantileCoverage,
-    QuantileLoss,
-    WeightedQuantileLoss,
-    quantile_coverage,
-    quantile_loss,
-    weighted_quantile_loss,
-)
-from jaxdl.metrics.groups import By, by, group_ids
-from jaxdl.metrics.histograms import Bits16, Histogram
-from jaxdl.metrics.means import Mean, mean
-from jaxdl.metrics.metric import Metric
-from jaxdl.metrics.multilabel import ExactMatch, MultilabelConfusionMatrix, exact_match, multilabel_confusion_matrix
-from jaxdl.metrics.nab import NABScore, NABScoreAt, nab_score, nab_score_at, nab_windows
-from jaxdl.metrics.operating import (
-    BestThreshold,
-    EqualErrorRate,
-    KolmogorovSmirnov,
-    PrecisionAtRecall,
-    RecallAtPrecision,
-    best_threshold,
-    equal_error_rate,
-    kolmogorov_smirnov,
-    precision_at_recall,
-    recall_at_precision,
-)
-from jaxdl.metrics.probabilities import (
-    BrierScore,
-    CrossEntropy,
-    LogLoss,
-    Perplexity,
-    brier_score,
-    cross_entropy,
-    log_loss,
-    perplexity,
-)
-from jaxdl.metrics.quantities import (
-    Max,
-    Min,
-    StandardDeviation,
-    Sum,
-    Variance,
-    max_of,
-    min_of,
-    standard_deviation,
-    sum_of,
-    variance,
-)
-from jaxdl.metrics.queries import PaddedQueries, pad_queries
-from jaxdl.metrics.r_squared import (
-    R2,
-    AdjustedR2,
-    ExplainedVariance,
-    RelativeSquaredError,
-    adjusted_r2,
-    explained_variance,
-    r2,
-    relative_squared_error,
-)
-from jaxdl.metrics.ranking import (
-    DCG,
-    NDCG,
-    FallOut,
-    HitRate,
-    MeanReciprocalRank,
-    PrecisionAtK,
-    RecallAtK,
-    RetrievalMAP,
-    RPrecision,
-    dcg,
-    fall_out,
-    hit_rate,
-    mean_reciprocal_rank,
-    ndcg,
-    precision_at_k,
-    r_precision,
-    recall_at_k,
-    retrieval_map,
-)
-from jaxdl.metrics.rates import (
-    F1,
-    FalseDiscoveryRate,
-    FalseNegativeRate,
-    FalsePositiveRate,
-    FBeta,
-    Jaccard,
-    NegativePredictiveValue,
-    Precision,
-    Recall,
-    Specificity,
-    TruePositiveRate,
-    f1,
-    f_beta,
-    false_discovery_rate,
-    false_negative_rate,
-    false_positive_rate,
-    jaccard,
-    negative_predictive_value,
-    precision,
-    recall,
-    specificity,
-    true_positive_rate,
-)
-from jaxdl.metrics.regression import (
-    HuberLoss,
-    LogCosh,
-    MaxError,
-    MeanAbsoluteError,
-    MeanSquaredError,
-    PinballLoss,
-    RootMeanSquaredError,
-    huber_loss,
-    log_cosh,
-    max_error,
-    mean_absolute_error,
-    mean_squared_error,
-    pinball_loss,
-    root_mean_squared_error,
-)
-from jaxdl.metrics.relative_errors import (
-    MeanAbsolutePercentageError,
-    MeanSquaredLogError,
-    RootMeanSquaredLogError,
-    SymmetricMeanAbsolutePercentageError,
-    mean_absolute_percentage_error,
-    mean_squared_log_error,
-    root_mean_squared_log_error,
-    symmetric_mean_absolute_percentage_error,
-)
-from jaxdl.metrics.resample import Interval, bootstrap, confidence_interval
-from jaxdl.metrics.scores import Exact
-from jaxdl.metrics.segmentation import (
-    Dice,
-    FrequencyWeightedIoU,
-    GeneralizedDice,
-    IoU,
-    MeanIoU,
-    MeanPixelAccuracy,
-    PixelAccuracy,
-    dice,
-    frequency_weighted_iou,
-    generalized_dice,
-    iou,
-    mean_iou,
-    mean_pixel_accuracy,
-    pixel_accuracy,
-)
-from jaxdl.metrics.show import confusion_plot, confusion_table
-from jaxdl.metrics.sketch import Quantiles, quantiles
-from jaxdl.metrics.text import (
-    BLEU,
-    CHRF,
-    ROUGE,
-    CharErrorRate,
-    EditDistance,
-    MatchErrorRate,
-    SentenceBLEU,
-    SentenceCHRF,
-    WordErrorRate,
-    WordInformationLost,
-    WordInformationPreserved,
-    bleu,
-    char_error_rate,
-    chrf,
-    cut_at,
-    edit_distance,
-    match_error_rate,
-    rouge,
-    sentence_bleu,
-    sentence_chrf,
-    word_error_rate,
-    word_information_lost,
-    word_information_preserved,
-)
-from jaxdl.metrics.topic_words import document_log_likelihood, sliding_windows, top_words
-from jaxdl.metrics.topics import (
-    NPMICoherence,
-    PerWordLogLikelihood,
-    TopicDiversity,
-    TopicPerplexity,
-    UMassCoherence,
-    npmi_coherence,
-    per_word_log_likelihood,
-    topic_diversity,
-    topic_perplexity,
-    umass_coherence,
-)
+import importlib
+from typing import Any
 
-__all__ = [
-    "BLEU",
-    "CHRF",
-    "CRPS",
-    "DCG",
-    "F1",
-    "MASE",
-    "MSIS",
-    "NDCG",
-    "PRAUC",
-    "R2",
-    "RMSSE",
-    "ROCAUC",
-    "ROUGE",
-    "AcceptanceRateDifference",
-    "Accuracy",
-    "AccuracyDifference",
-    "AdjustedMutualInformation",
-    "AdjustedR2",
-    "AdjustedRandIndex",
-    "AttributionDrift",
-    "AttributionSums",
-    "AveragePrecision",
-    "BalancedAccuracy",
-    "BestThreshold",
-    "Bias",
-    "BiasReport",
-    "Bits16",
-    "BoundaryF",
-    "BrierScore",
-    "By",
-    "CalibrationCurve",
-    "CalibrationError",
-    "CalinskiHarabasz",
-    "Categories",
-    "CharErrorRate",
-    "ClassImbalance",
-    "ClassificationReport",
-    "CocoArrays",
-    "CocoMAP",
-    "CohenKappa",
-    "Collection",
-    "Completeness",
-    "Concordance",
-    "ConditionalAcceptanceDifference",
-    "ConditionalDemographicDisparity",
-    "ConditionalRejectionDifference",
-    "ConfusionMatrix",
-    "CrossEntropy",
-    "DaviesBouldin",
-    "DemographicParityDifference",
-    "DemographicParityRatio",
-    "Dice",
-    "DisparateImpact",
-    "DriftChiSquare",
-    "DriftCounts",
-    "DriftHellinger",
-    "DriftJS",
-    "DriftKL",
-    "DriftKS",
-    "DriftLInfinity",
-    "DriftMeasure",
-    "DriftTotalVariation",
-    "DriftWasserstein",
-    "EditDistance",
-    "EqualErrorRate",
-    "EqualOpportunityDifference",
-    "EqualOpportunityRatio",
-    "EqualizedOddsDifference",
-    "EqualizedOddsRatio",
-    "Exact",
-    "ExactMatch",
-    "ExactWasserstein",
-    "ExplainedVariance",
-    "FBeta",
-    "FacetConfusion",
-    "FacetJS",
-    "FacetKL",
-    "FacetKS",
-    "FacetLP",
-    "FacetLabels",
-    "FacetMeasure",
-    "FacetTVD",
-    "Facets",
-    "FallOut",
-    "FalseDiscoveryRate",
-    "FalseNegativeRate",
-    "FalsePositiveRate",
-    "FlipTest",
-    "FowlkesMallows",
-    "FrequencyWeightedIoU",
-    "GammaDeviance",
-    "GaussianCRPS",
-    "GeneralizedDice",
-    "GeneralizedEntropy",
-    "GeometricMean",
-    "HammingLoss",
-    "HarmonicMean",
-    "Histogram",
-    "HitRate",
-    "Homogeneity",
-    "HuberLoss",
-    "Interval",
-    "IntervalCoverage",
-    "IntervalScore",
-    "IntervalWidth",
-    "IoU",
-    "Jaccard",
-    "Kendall",
-    "KolmogorovSmirnov",
-    "LabelJSDivergence",
-    "LabelKLDivergence",
-    "LabelKolmogorovSmirnov",
-    "LabelL2Distance",
-    "LabelTotalVariation",
-    "LogCosh",
-    "LogLoss",
-    "MatchErrorRate",
-    "MatthewsCorrelation",
-    "Max",
-    "MaxError",
-    "Mean",
-    "MeanAbsoluteError",
-    "MeanAbsolutePercentageError",
-    "MeanBoxIoU",
-    "MeanIoU",
-    "MeanPixelAccuracy",
-    "MeanReciprocalRank",
-    "MeanSquaredError",
-    "MeanSquaredLogError",
-    "MedianAbsoluteError",
-    "Metric",
-    "Min",
-    "MultilabelConfusionMatrix",
-    "MutualInformation",
-    "NABScore",
-    "NABScoreAt",
-    "NPMICoherence",
-    "NegativePredictiveValue",
-    "NormalizedDeviation",
-    "NormalizedMutualInformation",
-    "NormalizedRMSE",
-    "OneVsOneAUC",
-    "OneVsRest",
-    "PaddedQueries",
-    "Pearson",
-    "PerLabel",
-    "PerWordLogLikelihood",
-    "Perplexity",
-    "PinballLoss",
-    "PixelAccuracy",
-    "PointAdjustedF",
-    "PoissonDeviance",
-    "PopulationStabilityIndex",
-    "PositiveProportionDifference",
-    "Precision",
-    "PrecisionAtK",
-    "PrecisionAtRecall",
-    "PrecisionRecallCurve",
-    "PrecisionRecallPoints",
-    "PredictedConditionalDemographicDisparity",
-    "PredictedPositiveProportionDifference",
-    "QuantileCoverage",
-    "QuantileLoss",
-    "Quantiles",
-    "ROCCurve",
-    "ROCPoints",
-    "RPrecision",
-    "RandIndex",
-    "RangeF",
-    "RangePrecision",
-    "RangeRecall",
-    "Recall",
-    "RecallAtK",
-    "RecallAtPrecision",
-    "RecallDifference",
-    "RejectionRateDifference",
-    "RelativeAbsoluteError",
-    "RelativeSquaredError",
-    "RetrievalMAP",
-    "RootMeanSquaredError",
-    "RootMeanSquaredLogError",
-    "SentenceBLEU",
-    "SentenceCHRF",
-    "Silhouette",
-    "Spearman",
-    "Specificity",
-    "SpecificityDifference",
-    "StandardDeviation",
-    "Sum",
-    "SymmetricMeanAbsolutePercentageError",
-    "TopicDiversity",
-    "TopicPerplexity",
-    "TreatmentEquality",
-    "TruePositiveRate",
-    "TweedieDeviance",
-    "UMassCoherence",
-    "VMeasure",
-    "Variance",
-    "VocMAP",
-    "WeightedQuantileLoss",
-    "WithinClusterSumOfSquares",
-    "WordErrorRate",
-    "WordInformationLost",
-    "WordInformationPreserved",
-    "acceptance_rate_difference",
-    "accuracy",
-    "accuracy_difference",
-    "adjusted_mutual_information",
-    "adjusted_r2",
-    "adjusted_rand_index",
-    "attribution_drift",
-    "average_precision",
-    "balanced_accuracy",
-    "best_threshold",
-    "bleu",
-    "bootstrap",
-    "boundary_f",
-    "box_ciou",
-    "box_diou",
-    "box_giou",
-    "box_iou",
-    "brier_score",
-    "by",
-    "calibration_curve",
-    "calibration_error",
-    "calibration_plot",
-    "calinski_harabasz",
-    "category_ids",
-    "char_error_rate",
-    "chrf",
-    "class_imbalance",
-    "classification_report",
-    "coco_arrays",
-    "coco_map",
-    "cohen_kappa",
-    "completeness",
-    "concordance",
-    "conditional_acceptance_difference",
-    "conditional_demographic_disparity",
-    "conditional_rejection_difference",
-    "confidence_interval",
-    "confusion_matrix",
-    "confusion_plot",
-    "confusion_table",
-    "convert_boxes",
-    "cross_entropy",
-    "crps",
-    "cut_at",
-    "davies_bouldin",
-    "dcg",
-    "demographic_parity_difference",
-    "demographic_parity_ratio",
-    "detection_arrays",
-    "dice",
-    "disparate_impact",
-    "document_log_likelihood",
-    "drift_chi_square",
-    "drift_hellinger",
-    "drift_js",
-    "drift_kl",
-    "drift_ks",
-    "drift_l_infinity",
-    "drift_total_variation",
-    "drift_wasserstein",
-    "edit_distance",
-    "equal_error_rate",
-    "equal_opportunity_difference",
-    "equal_opportunity_ratio",
-    "equalized_odds_difference",
-    "equalized_odds_ratio",
-    "exact_match",
-    "explained_variance",
-    "f1",
-    "f_beta",
-    "facet_ids",
-    "facet_js",
-    "facet_kl",
-    "facet_ks",
-    "facet_lp",
-    "facet_tvd",
-    "fall_out",
-    "false_discovery_rate",
-    "false_negative_rate",
-    "false_positive_rate",
-    "fit_edges",
-    "flip_test",
-    "fowlkes_mallows",
-    "frequency_weighted_iou",
-    "gamma_deviance",
-    "gaussian_crps",
-    "generalized_dice",
-    "generalized_entropy",
-    "geometric_mean",
-    "group_ids",
-    "hamming_loss",
-    "harmonic_mean",
-    "hit_rate",
-    "homogeneity",
-    "huber_loss",
-    "interval_coverage",
-    "interval_score",
-    "interval_width",
-    "iou",
-    "jaccard",
-    "kendall",
-    "kolmogorov_smirnov",
-    "label_js_divergence",
-    "label_kl_divergence",
-    "label_kolmogorov_smirnov",
-    "label_l2_distance",
-    "label_total_variation",
-    "log_cosh",
-    "log_loss",
-    "mase",
-    "match_error_rate",
-    "matthews_correlation",
-    "max_error",
-    "max_of",
-    "mean",
-    "mean_absolute_error",
-    "mean_absolute_percentage_error",
-    "mean_box_iou",
-    "mean_iou",
-    "mean_pixel_accuracy",
-    "mean_reciprocal_rank",
-    "mean_squared_error",
-    "mean_squared_log_error",
-    "median_absolute_error",
-    "min_of",
-    "msis",
-    "multilabel_confusion_matrix",
-    "mutual_information",
-    "nab_score",
-    "nab_score_at",
-    "nab_windows",
-    "ndcg",
-    "negative_predictive_value",
-    "normalized_deviation",
-    "normalized_mutual_information",
-    "normalized_rmse",
-    "npmi_coherence",
-    "one_vs_one_auc",
-    "one_vs_rest_auc",
-    "pad_queries",
-    "pearson",
-    "per_label_auc",
-    "per_word_log_likelihood",
-    "perplexity",
-    "pinball_loss",
-    "pixel_accuracy",
-    "point_adjusted_f",
-    "poisson_deviance",
-    "population_stability_index",
-    "positive_proportion_difference",
-    "posttraining_bias",
-    "pr_auc",
-    "precision",
-    "precision_at_k",
-    "precision_at_recall",
-    "precision_recall_curve",
-    "predicted_conditional_demographic_disparity",
-    "predicted_positive_proportion_difference",
-    "pretraining_bias",
-    "quantile_coverage",
-    "quantile_loss",
-    "quantiles",
-    "r2",
-    "r_precision",
-    "rand_index",
-    "range_f",
-    "range_precision",
-    "range_recall",
-    "recall",
-    "recall_at_k",
-    "recall_at_precision",
-    "recall_difference",
-    "rejection_rate_difference",
-    "relative_absolute_error",
-    "relative_squared_error",
-    "report_table",
-    "retrieval_map",
-    "rmsse",
-    "roc_auc",
-    "roc_curve",
-    "root_mean_squared_error",
-    "root_mean_squared_log_error",
-    "rouge",
-    "seasonal_error",
-    "sentence_bleu",
-    "sentence_chrf",
-    "silhouette",
-    "sliding_windows",
-    "spearman",
-    "specificity",
-    "specificity_difference",
-    "standard_deviation",
-    "sum_of",
-    "symmetric_mean_absolute_percentage_error",
-    "top_words",
-    "topic_diversity",
-    "topic_perplexity",
-    "treatment_equality",
-    "trim",
-    "true_positive_rate",
-    "tweedie_deviance",
-    "two_sample_ks",
-    "two_sample_wasserstein",
-    "umass_coherence",
-    "v_measure",
-    "variance",
-    "voc_map",
-    "weighted_quantile_loss",
-    "within_cluster_sum_of_squares",
-    "word_error_rate",
-    "word_information_lost",
-    "word_information_preserved",
-]
+_FAMILIES: dict[str, dict[str, str]] = {
+    "the contract, and what is made of metrics": {
+        "metric": "Derived Metric",
+        "means": "Mean mean MeanOf",
+        "call": "one_call",
+        "collection": "Collection",
+        "groups": "By by group_ids",
+        "resample": "bootstrap confidence_interval Interval",
+    },
+    "classification": {
+        "accuracies": "Accuracy accuracy",
+        "rates": (
+            "F1 f1 FalseDiscoveryRate false_discovery_rate FalseNegativeRate false_negative_rate "
+            "FalsePositiveRate false_positive_rate FBeta f_beta Jaccard jaccard NegativePredictiveValue "
+            "negative_predictive_value Precision precision Recall recall Specificity specificity "
+            "TruePositiveRate true_positive_rate"
+        ),
+        "balanced": "BalancedAccuracy balanced_accuracy GeometricMean geometric_mean HarmonicMean harmonic_mean",
+        "each_class": "OneVsOneAUC one_vs_one_auc OneVsRest one_vs_rest_auc PerLabel per_label_auc",
+        "agreement": "CohenKappa cohen_kappa HammingLoss hamming_loss MatthewsCorrelation matthews_correlation",
+        "multilabel": "ExactMatch exact_match MultilabelConfusionMatrix multilabel_confusion_matrix",
+        "confusion": "ConfusionMatrix confusion_matrix",
+        "show": "confusion_plot confusion_table",
+        "class_report": "ClassificationReport classification_report report_table",
+        "probabilities": "BrierScore brier_score CrossEntropy cross_entropy LogLoss log_loss Perplexity perplexity",
+        "calibration": "CalibrationCurve calibration_curve CalibrationError calibration_error calibration_plot",
+    },
+    "curves": {
+        "scores": "Exact",
+        "histograms": "Bits16 Histogram",
+        "auc": "AveragePrecision average_precision PRAUC pr_auc ROCAUC roc_auc",
+        "curves": (
+            "PrecisionRecallCurve precision_recall_curve PrecisionRecallPoints ROCCurve roc_curve ROCPoints trim"
+        ),
+        "operating": (
+            "BestThreshold best_threshold EqualErrorRate equal_error_rate KolmogorovSmirnov "
+            "kolmogorov_smirnov PrecisionAtRecall precision_at_recall RecallAtPrecision recall_at_precision"
+        ),
+    },
+    "regression": {
+        "regression": (
+            "HuberLoss huber_loss LogCosh log_cosh MaxError max_error MeanAbsoluteError mean_absolute_error "
+            "MeanSquaredError mean_squared_error PinballLoss pinball_loss RootMeanSquaredError "
+            "root_mean_squared_error"
+        ),
+        "r_squared": (
+            "AdjustedR2 adjusted_r2 ExplainedVariance explained_variance R2 r2 RelativeSquaredError "
+            "relative_squared_error"
+        ),
+        "relative_errors": (
+            "MeanAbsolutePercentageError mean_absolute_percentage_error MeanSquaredLogError "
+            "mean_squared_log_error RootMeanSquaredLogError root_mean_squared_log_error "
+            "SymmetricMeanAbsolutePercentageError symmetric_mean_absolute_percentage_error"
+        ),
+        "correlation": (
+            "Concordance concordance Kendall kendall MedianAbsoluteError median_absolute_error Pearson "
+            "pearson RelativeAbsoluteError relative_absolute_error Spearman spearman"
+        ),
+        "deviance": ("GammaDeviance gamma_deviance PoissonDeviance poisson_deviance TweedieDeviance tweedie_deviance"),
+    },
+    "quantities of anything": {
+        "quantities": "Max max_of Min min_of StandardDeviation standard_deviation Sum sum_of Variance variance",
+        "sketch": "Quantiles quantiles",
+    },
+    "ranking": {
+        "queries": "PaddedQueries pad_queries",
+        "ranking": (
+            "DCG dcg FallOut fall_out HitRate hit_rate MeanReciprocalRank mean_reciprocal_rank NDCG ndcg "
+            "PrecisionAtK precision_at_k RecallAtK recall_at_k RetrievalMAP retrieval_map RPrecision "
+            "r_precision"
+        ),
+    },
+    "clustering": {
+        "clustering": (
+            "AdjustedMutualInformation adjusted_mutual_information AdjustedRandIndex adjusted_rand_index "
+            "Completeness completeness FowlkesMallows fowlkes_mallows Homogeneity homogeneity "
+            "MutualInformation mutual_information NormalizedMutualInformation normalized_mutual_information "
+            "RandIndex rand_index VMeasure v_measure"
+        ),
+        "clustering_moments": (
+            "CalinskiHarabasz calinski_harabasz WithinClusterSumOfSquares within_cluster_sum_of_squares"
+        ),
+        "clustering_points": "DaviesBouldin davies_bouldin Silhouette silhouette",
+    },
+    "forecasting": {
+        "forecasting": (
+            "QuantileCoverage quantile_coverage QuantileLoss quantile_loss WeightedQuantileLoss weighted_quantile_loss"
+        ),
+        "forecast_points": (
+            "MASE mase NormalizedDeviation normalized_deviation NormalizedRMSE normalized_rmse RMSSE rmsse "
+            "seasonal_error"
+        ),
+        "forecast_distributions": (
+            "CRPS crps GaussianCRPS gaussian_crps IntervalCoverage interval_coverage IntervalScore "
+            "interval_score IntervalWidth interval_width MSIS msis"
+        ),
+    },
+    "anomaly": {
+        "anomaly": (
+            "PointAdjustedF point_adjusted_f RangeF range_f RangePrecision range_precision RangeRecall range_recall"
+        ),
+        "nab": "NABScore nab_score NABScoreAt nab_score_at nab_windows",
+    },
+    "segmentation and detection": {
+        "segmentation": (
+            "Dice dice FrequencyWeightedIoU frequency_weighted_iou GeneralizedDice generalized_dice IoU iou "
+            "MeanIoU mean_iou MeanPixelAccuracy mean_pixel_accuracy PixelAccuracy pixel_accuracy"
+        ),
+        "boundary": "BoundaryF boundary_f",
+        "boxes": "box_ciou box_diou box_giou box_iou convert_boxes MeanBoxIoU mean_box_iou",
+        "detection": "CocoMAP coco_map VocMAP voc_map",
+        "detection_input": "CocoArrays coco_arrays detection_arrays",
+    },
+    "text and topics": {
+        "text": (
+            "BLEU bleu CharErrorRate char_error_rate CHRF chrf cut_at EditDistance edit_distance "
+            "MatchErrorRate match_error_rate ROUGE rouge SentenceBLEU sentence_bleu SentenceCHRF "
+            "sentence_chrf WordErrorRate word_error_rate WordInformationLost word_information_lost "
+            "WordInformationPreserved word_information_preserved"
+        ),
+        "topics": (
+            "NPMICoherence npmi_coherence PerWordLogLikelihood per_word_log_likelihood TopicDiversity "
+            "topic_diversity TopicPerplexity topic_perplexity UMassCoherence umass_coherence"
+        ),
+        "topic_words": "document_log_likelihood sliding_windows top_words",
+    },
+    "fairness": {
+        "facets": "facet_ids Facets",
+        "fairness": "FacetConfusion FacetLabels FacetMeasure",
+        "fairness_parity": (
+            "DemographicParityDifference demographic_parity_difference DemographicParityRatio "
+            "demographic_parity_ratio EqualizedOddsDifference equalized_odds_difference EqualizedOddsRatio "
+            "equalized_odds_ratio EqualOpportunityDifference equal_opportunity_difference "
+            "EqualOpportunityRatio equal_opportunity_ratio"
+        ),
+        "fairness_pre": (
+            "ClassImbalance class_imbalance ConditionalDemographicDisparity conditional_demographic_disparity "
+            "FacetJS facet_js FacetKL facet_kl FacetKS facet_ks FacetLP facet_lp FacetTVD facet_tvd "
+            "LabelJSDivergence label_js_divergence LabelKLDivergence label_kl_divergence "
+            "LabelKolmogorovSmirnov label_kolmogorov_smirnov LabelL2Distance label_l2_distance "
+            "LabelTotalVariation label_total_variation PositiveProportionDifference "
+            "positive_proportion_difference"
+        ),
+        "fairness_post": (
+            "AcceptanceRateDifference acceptance_rate_difference AccuracyDifference accuracy_difference "
+            "ConditionalAcceptanceDifference conditional_acceptance_difference ConditionalRejectionDifference "
+            "conditional_rejection_difference DisparateImpact disparate_impact GeneralizedEntropy "
+            "generalized_entropy PredictedConditionalDemographicDisparity "
+            "predicted_conditional_demographic_disparity PredictedPositiveProportionDifference "
+            "predicted_positive_proportion_difference RecallDifference recall_difference "
+            "RejectionRateDifference rejection_rate_difference SpecificityDifference specificity_difference "
+            "TreatmentEquality treatment_equality"
+        ),
+        "fairness_report": "Bias BiasReport posttraining_bias pretraining_bias",
+        "flips": "FlipTest flip_test",
+    },
+    "drift": {
+        "drift": "DriftCounts DriftMeasure",
+        "drift_bins": "Categories category_ids fit_edges",
+        "drift_measures": (
+            "DriftChiSquare drift_chi_square DriftHellinger drift_hellinger DriftJS drift_js DriftKL drift_kl "
+            "DriftKS drift_ks DriftLInfinity drift_l_infinity DriftTotalVariation drift_total_variation "
+            "DriftWasserstein drift_wasserstein PopulationStabilityIndex population_stability_index"
+        ),
+        "drift_exact": "ExactWasserstein two_sample_ks two_sample_wasserstein",
+        "drift_attribution": "AttributionDrift attribution_drift AttributionSums",
+    },
+}
+_HOME = {name: module for family in _FAMILIES.values() for module, names in family.items() for name in names.split()}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        import difflib
+
+        near = difflib.get_close_matches(name, _HOME, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise AttributeError(f"jaxdl.metrics has no {name!r}{hint}")
+    value = getattr(importlib.import_module(f"jaxdl.metrics.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,7 +1,7 @@
 """Bias in the predictions: SageMaker Clarify's measures of a classifier, facet against facet.
 
 Notation: a is the advantaged facet, d the disadvantaged one; TP, FP, FN, TN are those of one facet. All follow the code
-of Clarify 0.5 in sign and in rules; the flip test is in flip_test.py. `divide` (see `FacetMeasure`) chooses between
+of Clarify 0.5 in sign and in rules; the flip test is in flips.py. `divide` (see `FacetMeasure`) chooses between
 Clarify's rule for zero denominators, 0 / 0 = 0 and x / 0 = inf, and NaN.
 """
 

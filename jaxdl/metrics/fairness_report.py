@@ -15,7 +15,7 @@ from jaxdl.metrics import fairness_pre as pre
 from jaxdl.metrics import sums
 from jaxdl.metrics.call import evaluate
 from jaxdl.metrics.fairness import COUNTS, Divide, FacetConfusion, FacetLabels, FacetMeasure, collapse, infer_facets
-from jaxdl.metrics.flip_test import flip_test
+from jaxdl.metrics.flips import flip_test
 from jaxdl.metrics.metric import Derived
 
 Stage = Literal["pretraining", "posttraining", "both"]
