@@ -262,7 +262,7 @@ _OF_COUNTS = {"scikit-learn": 40.0, "torchmetrics": 1.7}
 TABLE = {
     "auc": Bench(auc, {"scikit-learn": 2.5, "torchmetrics": 1.5}, SIZE, 21),
     "auc-1e7": Bench(auc, {"scikit-learn": 2.5, "torchmetrics": 1.5}, 10 * SIZE, 7),
-    "ap": Bench(ap, {"scikit-learn": 2.5, "torchmetrics": 1.5}, SIZE, 21),
+    "ap": Bench(ap, {}, SIZE, 21),
     "histogram": Bench(histogram, {"scikit-learn": 60.0}, SIZE, 21),
     "confusion": Bench(confusion, _OF_COUNTS, SIZE, 21),
     "f1": Bench(f1, _OF_COUNTS, SIZE, 21),
