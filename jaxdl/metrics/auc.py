@@ -147,7 +147,8 @@ class PRAUC(OfScores, Derived):
         # precision at t true positives lies between t / (t + fp) and t / (t + fp_above), both concave in t: a chord of
         # the first is the least that trapezia give, and the integral of the second the most
         part = share(scores.positive.astype(jnp.float64), at.positives)
-        chord = (share(at.tp_above, at.tp_above + at.fp) + share(at.tp, at.tp + at.fp)) / 2
+        # without any negatives so far the precision is 1 at no recall too
+        chord = (share(at.tp_above, at.tp_above + at.fp, otherwise=1.0) + share(at.tp, at.tp + at.fp)) / 2
         most = part * _mean_precision(at, at.fp_above)
         low, high = (finish(jnp.sum(end), scores, at, negatives=False) for end in (part * chord, most))
         return low, high

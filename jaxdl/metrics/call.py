@@ -46,12 +46,12 @@ def one_call(
 ) -> Callable[..., Any]:
     """The function `name(preds, target, *, weight=None, mask=None, ...)` that gives a metric's value in one call.
 
-    Its other keywords are the metric's fields. `infer` reads the inputs and returns those fields that follow from the
-    data (the capacity, the number of classes) when the caller leaves them out. `either` names fields of which one is
-    needed (classes or labels): `infer` is asked when none is given.
+    Its other keywords are the metric's fields. `infer` reads the inputs and the fields that were given, and returns
+    those fields that follow from the data (the capacity, the number of classes) when the caller leaves them out.
+    `either` names fields of which one is needed (classes or labels): `infer` is asked when none is given.
 
     Raises:
-        TypeError: for a keyword that is neither an input nor a field; it names the nearest.
+        TypeError: for a keyword that is neither an input nor a field (it names the nearest), and for one that lacks.
     """
     fields = {p.name: p for p in inspect.signature(metric).parameters.values() if p.name != "name"}
     declared = getattr(metric, "inputs", ("preds", "target"))
@@ -71,7 +71,10 @@ def one_call(
                 raise TypeError(f"{name}() has no argument {key!r}{hint}")
         lacks = any(p.default is p.empty and key not in config for key, p in fields.items())
         if infer is not None and (lacks or (either and not any(config.get(key) is not None for key in either))):
-            config = {**infer(inputs), **config}
+            config = {**infer({**config, **inputs}), **config}
+        lacking = [key for key, p in fields.items() if p.default is p.empty and key not in config]
+        if lacking:
+            raise TypeError(f"{name}() needs {lacking[0]}=")
         made = metric(**config)
         missing = [key for key in inputs_of(made) if key != "target" and inputs.get(key) is None]
         if missing:

@@ -87,8 +87,8 @@ class PairCounts:
 
     def update(self, state: sums.Sums, *, preds: Any, target: Any, weight: Any = None, mask: Any = None) -> sums.Sums:
         """Adds a batch: preds int [...] or float [..., num_classes], target int [...]."""
-        many = jnp.size(target) >= 2 * _BLOCK and self.size > sums.FEW_CELLS
-        if many and weight is None and mask is None and jnp.shape(preds) == jnp.shape(target):
+        many = np.size(target) >= 2 * _BLOCK and self.size > sums.FEW_CELLS
+        if many and weight is None and mask is None and np.shape(preds) == np.shape(target):
             ids = as_ids(preds, f"{self.name}: preds"), as_ids(target, f"{self.name}: target")
             return sums.add(state, sums.from_counts(self._counted(*(x.reshape(-1) for x in ids))))
         cells, keep = self.cells(preds, target, mask)
@@ -318,17 +318,34 @@ def _share(part: jax.Array, whole: jax.Array) -> jax.Array:
 
 
 def infer_classes(inputs: Mapping[str, Any]) -> dict[str, int]:
-    """num_classes from the data: the last axis of scores, or one more than the largest id (at least 2).
+    """num_classes from the data: the last axis of scores, 2 for one score an example with a threshold, or one more than
+    the largest id that is not ignored (at least 2).
 
     Raises:
         ValueError: inside jit, where ids are not known and it must be given.
+        TypeError: for scores of target's shape, which may be those of one class or of many labels.
     """
     preds, target = as_array(inputs["preds"], "preds"), as_ids(inputs["target"], "target")
     if preds.ndim == target.ndim + 1:
+        if preds.shape[-1] == 1:
+            raise ValueError(
+                f"preds of shape {preds.shape} hold one number for each example, target is {target.shape}; drop the "
+                "last axis: preds[..., 0]"
+            )
         return {"num_classes": int(preds.shape[-1])}
+    if jnp.issubdtype(preds.dtype, jnp.floating) and preds.shape == target.shape and preds.size:
+        if preds.ndim == 1 and inputs.get("threshold") is not None:
+            return {"num_classes": 2}
+        raise TypeError(
+            f"preds are scores of target's shape, {preds.shape}; give num_classes=2, threshold=0.5 for probabilities "
+            "of class 1 (0.0 for logits), num_labels= for labels that do not exclude each other, or ids: preds > 0.5"
+        )
     ids = as_ids(preds, "preds")
     if isinstance(ids, jax.core.Tracer) or isinstance(target, jax.core.Tracer):
         raise ValueError("inside jit the number of classes must be given: num_classes=")
+    seen = target != inputs["ignore_index"] if inputs.get("ignore_index") is not None else None
+    if seen is not None and ids.shape == target.shape:
+        ids, target = (jnp.where(seen, array, jnp.zeros_like(array)) for array in (ids, target))
     largest = [int(np.asarray(jnp.max(array))) for array in (ids, target) if array.size]
     return {"num_classes": max([1, *largest]) + 1}
 

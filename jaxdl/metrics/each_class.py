@@ -268,7 +268,10 @@ def _averaged(metric: Any, state: Any, average: Average | None) -> Any:
     if not isinstance(values, jax.Array):
         raise ValueError(f"{metric.name}: a curve or a threshold has no average over classes; give average=None")
     support = jax.vmap(metric.statistic.support)(state)
-    return _mean(values, support, jnp.ones(values.shape, jnp.bool_), average)
+    mean = _mean(values, support, jnp.ones(values.shape, jnp.bool_), average)
+    # a class that never came has no value and is left out; one with a broken score must not be
+    broken = jnp.any(jax.vmap(metric.statistic.undefined)(state))
+    return jnp.where(broken, jnp.full_like(mean, jnp.nan), mean)
 
 
 def _mean(values: jax.Array, weight: jax.Array, among: jax.Array, average: Average) -> jax.Array:
@@ -318,6 +321,7 @@ def _infer_labels(inputs: Mapping[str, Any]) -> dict[str, int]:
     return _infer("num_labels", inputs)
 
 
-one_vs_rest_auc = one_call(_one_vs_rest_auc, "one_vs_rest_auc", infer=_infer_classes)
+_ROOM = ("capacity", "scores")
+one_vs_rest_auc = one_call(_one_vs_rest_auc, "one_vs_rest_auc", infer=_infer_classes, either=_ROOM)
 one_vs_one_auc = one_call(OneVsOneAUC, "one_vs_one_auc", infer=_infer_classes)
-per_label_auc = one_call(_per_label_auc, "per_label_auc", infer=_infer_labels)
+per_label_auc = one_call(_per_label_auc, "per_label_auc", infer=_infer_labels, either=_ROOM)

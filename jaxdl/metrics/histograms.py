@@ -126,6 +126,10 @@ class Histogram:
         positive = sums.pick(state, slice(self.bins, 2 * self.bins))
         return sums.value(sums.add(sums.total(positive.hi), sums.total(positive.lo)))
 
+    def undefined(self, state: sums.Sums) -> jax.Array:
+        """Whether all values are NaN, bool []: a score or a weight was not one that can be counted."""
+        return sums.value(sums.pick(state, -2)) != 0
+
     def invalid(self, state: sums.Sums) -> jax.Array:
         """The weight of labels that were neither 0 nor 1, float32 []."""
         return sums.value(sums.pick(state, -1))
@@ -181,6 +185,10 @@ class Bits16:
         """The weight of label 1, float32 []."""
         positive = sums.pick(state, slice(_SIXTEEN, 2 * _SIXTEEN))
         return sums.value(sums.add(sums.total(positive.hi), sums.total(positive.lo)))
+
+    def undefined(self, state: sums.Sums) -> jax.Array:
+        """Whether all values are NaN, bool []: a score or a weight was not one that can be counted."""
+        return sums.value(sums.pick(state, -2)) != 0
 
     def invalid(self, state: sums.Sums) -> jax.Array:
         """The weight of labels that were neither 0 nor 1, float32 []."""

@@ -142,12 +142,16 @@ class PrecisionAtRecall(OfScores, Derived):
 
     def _value(self, scores: Sorted, at: Corners) -> dict[str, jax.Array]:
         recall, precision = share(at.tp, at.positives), share(at.tp, at.tp + at.fp, otherwise=-1.0)
-        return _largest(precision, recall, recall >= jnp.float64(self.recall), scores, at)
+        return _largest(precision, recall, self._enough(recall), scores, at)
 
     def _ends(self, scores: Sorted, at: Corners) -> tuple[jax.Array, jax.Array]:
-        enough = share(at.tp, at.positives) >= jnp.float64(self.recall)
+        enough = self._enough(share(at.tp, at.positives))
         high = jnp.max(jnp.where(enough, share(at.tp, at.tp + at.fp_above), 0.0))
         return self._value(scores, at)["value"], finish(high, scores, at, negatives=False)
+
+    def _enough(self, recall: jax.Array) -> jax.Array:
+        # compiled, a division by one number is a product with its inverse: 49 of 49 are 1 - 2^-53
+        return recall >= jnp.float64(self.recall * (1 - 2**-50))
 
 
 @dataclass(frozen=True)

@@ -131,13 +131,17 @@ class Exact:
             weight = lax.bitcast_convert_type(packed.astype(jnp.uint32), jnp.float32)
         none = jnp.zeros_like(weight)
         positive, negative = scaled(jnp.maximum(weight, none), jnp.maximum(-weight, none))
-        return Sorted(key, score_of(~key), positive, negative, state.undefined | self.overflowed(state))
+        return Sorted(key, score_of(~key), positive, negative, self.undefined(state))
 
     def support(self, state: ScoreBuffer) -> jax.Array:
         """The weight of label 1, float32 []."""
         with jax.enable_x64(True):
             weight = state.weight.astype(jnp.float64)
             return jnp.sum(jnp.maximum(weight, jnp.zeros_like(weight))).astype(jnp.float32)
+
+    def undefined(self, state: ScoreBuffer) -> jax.Array:
+        """Whether all values are NaN, bool []: a score or weight is no number that counts, or there were too many."""
+        return state.undefined | self.overflowed(state)
 
     def overflowed(self, state: ScoreBuffer) -> jax.Array:
         """Whether more examples came than `capacity`, bool []: all values are then NaN."""

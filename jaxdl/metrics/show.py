@@ -136,6 +136,8 @@ def _short(name: str) -> str:
 
 def shares_of(counts: np.ndarray, normalize: str) -> np.ndarray:
     """Counts over their row ("true"), column ("predicted") or total ("all"); NaN where that is empty."""
+    if normalize not in _WHOLE:
+        raise ValueError(f"normalize must be None, 'true', 'predicted' or 'all'; it is {normalize!r}")
     axis = {"true": 1, "predicted": 0, "all": None}[normalize]
     whole = np.broadcast_to(counts.sum(axis=axis, keepdims=True), counts.shape)
     return np.divide(counts, whole, out=np.full(counts.shape, np.nan), where=whole != 0)

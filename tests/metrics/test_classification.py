@@ -343,3 +343,15 @@ def test_report_matches_scikit_learn_and_prints() -> None:
     assert [line.split()[0] for line in lines[6:]] == ["macro", "weighted", "accuracy"]
     labels = metrics.report_table(metrics.classification_report([[1, 0]], [[1, 1]], num_labels=2))
     assert "micro mean" in labels and "accuracy" not in labels
+
+
+def test_how_many_classes_one_call_sees() -> None:
+    assert metrics.confusion_matrix([0, 1, 9], [0, 1, 255], ignore_index=255).shape == (2, 2)
+    scores, target = np.float32([0.9, 0.6, 0.2]), np.array([1, 0, 1])
+    assert float(metrics.precision(scores, target, threshold=0.5, average="binary")) == 0.5
+    assert float(metrics.balanced_accuracy(scores, target, threshold=0.5)) == 0.25
+    for preds in (scores, np.float32([[0.9, 0.1], [0.3, 0.7]])):
+        with pytest.raises(TypeError, match=re.escape("num_labels= for labels that do not exclude each other")):
+            metrics.f1(preds, np.zeros(preds.shape, int), threshold=None if preds.ndim == 1 else 0.5)
+    with pytest.raises(ValueError, match=re.escape("drop the last axis: preds[..., 0]")):
+        metrics.f1(np.zeros((3, 1), int), target)

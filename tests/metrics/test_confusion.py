@@ -116,6 +116,7 @@ def test_ties_go_to_the_lowest_class_in_top_k_as_in_argmax() -> None:
         (lambda: metrics.confusion_matrix(np.zeros((4, 3)), np.zeros(4, int), num_classes=5), "(4, 5)"),
         (lambda: jax.jit(metrics.confusion_matrix)(np.zeros(4, int), np.zeros(4, int)), "num_classes="),
         (lambda: metrics.confusion_table(np.zeros((2, 3))), "[classes, classes]"),
+        (lambda: metrics.confusion_plot(np.eye(2), normalize="pred"), "'predicted' or 'all'; it is 'pred'"),
         (lambda: metrics.confusion_table(np.zeros((2, 2)), classes=["a"]), "2 classes but 1 names"),
     ],
 )

@@ -479,3 +479,45 @@ def test_plots() -> None:
     figure = CURVES["pr"].plot(state)
     average = float(metrics.average_precision(preds, target))
     assert f"{average:.4f}" in figure.axes[0].get_legend().get_texts()[0].get_text()
+
+
+def test_all_of_49_positives_are_a_recall_of_1() -> None:
+    """Compiled, a division by one number is a product with its inverse, and 49 * (1 / 49) is below 1."""
+    target = np.repeat([1, 0], [49, 15])
+    preds = np.linspace(1, 0, N).astype(np.float32)
+    for scores in (EXACT, metrics.Histogram()):
+        found = metrics.precision_at_recall(preds, target, recall=1.0, scores=scores)
+        assert float(found["value"]) == 1.0 and 0.2 < float(found["threshold"]) <= preds[48]
+    metric = metrics.PrecisionAtRecall(1.0, scores=metrics.Histogram())
+    found = metric.bounded(metric.update(metric.init(), preds=preds, target=target))
+    assert float(found["low"]) == float(found["high"]) == 1.0
+
+
+def test_without_negatives_the_area_has_no_room() -> None:
+    metric = metrics.PRAUC(scores=metrics.Histogram(bins=4))
+    found = metric.bounded(metric.update(metric.init(), preds=[0.9, 0.8, 0.1], target=[1, 1, 0]))
+    assert [float(found[key]) for key in ("value", "low", "high")] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("scores", [None, metrics.Histogram()])
+@pytest.mark.parametrize("average", ["macro", "weighted"])
+def test_a_nan_score_of_one_class_makes_the_mean_nan(average: Any, scores: Any) -> None:
+    """A class that never came is left out of the mean; one that broke is not."""
+    preds = np.float32([[0.6, 0.3, 0.1], [0.2, 0.5, np.nan], [0.5, 0.1, 0.4], [0.3, 0.4, 0.3]])
+    ids, labels = np.array([0, 1, 0, 1]), np.int32([[1, 0, 0], [0, 1, 1], [1, 0, 1], [0, 1, 0]])
+    fine = np.array([1.0, 0.0, 1.0, 1.0], np.float32)
+    for call, target in ((metrics.one_vs_rest_auc, ids), (metrics.per_label_auc, labels)):
+        assert np.isnan(call(preds, target, average=average, scores=scores))
+        assert np.isfinite(call(preds, target, average=average, scores=scores, weight=fine))
+    each = metrics.per_label_auc(preds, labels, average=None, scores=scores)
+    assert np.isfinite(each[:2]).all() and np.isnan(each[2])
+
+
+def test_what_one_call_finds_out_itself() -> None:
+    draw = np.random.default_rng(8)
+    preds, ids = draw.random((N, 3)).astype(np.float32), draw.integers(0, 3, N)
+    assert float(metrics.one_vs_rest_auc(preds, ids, num_classes=3)) == float(metrics.one_vs_rest_auc(preds, ids))
+    labels = (preds > 0.5).astype(int)
+    assert float(metrics.per_label_auc(preds, labels, num_labels=3)) == 1.0
+    with pytest.raises(TypeError, match=re.escape("precision_at_recall() needs recall=")):
+        metrics.precision_at_recall(preds[:, 0], labels[:, 0])
