@@ -23,7 +23,7 @@ import numpy as np
 from jaxdl.metrics import sums
 from jaxdl.metrics.call import evaluate
 from jaxdl.metrics.confusion import add_up
-from jaxdl.metrics.drift_bins import as_edges, fit_edges
+from jaxdl.metrics.drift_bins import as_edges, fit_edges, next_above
 from jaxdl.metrics.inputs import as_array, as_mask, as_weight
 from jaxdl.metrics.metric import Reduce, State
 
@@ -133,7 +133,7 @@ class DriftCounts:
         numbers = values.astype(jnp.float32)
         edges = np.asarray(self.edges, np.float32)
         # the last bin is closed: what equals the last edge is not above it
-        upper = np.concatenate([edges[:-1], np.nextafter(edges[-1:], np.float32(np.inf))])
+        upper = np.concatenate([edges[:-1], next_above(edges[-1:])])
         # 1e6 values, one core, jax 0.10.2: 0.4 ms against 3 ms for 11 edges, 84 ms against 5 ms for 33
         method = "compare_all" if len(upper) <= 24 else "scan_unrolled"
         cell = jnp.searchsorted(jnp.asarray(upper), numbers, side="right", method=method).astype(jnp.int32)
@@ -256,6 +256,17 @@ def shares_of(sides: Sides) -> tuple[jax.Array, jax.Array]:
     return p, q
 
 
+def _categories(reference: jax.Array, name: str) -> int:
+    """One more than the largest id."""
+    ids = np.asarray(reference)
+    if np.min(ids, initial=0) < 0:
+        raise ValueError(
+            f"{name}: integers are category ids from 0, but reference holds {int(np.min(ids))}; make ids by "
+            "category_ids, or, if these are numbers, give them as float, or edges="
+        )
+    return max(1, int(np.max(ids, initial=0)) + 1)
+
+
 def two_samples(metric: Callable[..., Any], name: str) -> Callable[..., Any]:
     """The function `name(reference, current, ...)` of a drift measure; its other keywords are the measure's fields.
 
@@ -275,8 +286,14 @@ def two_samples(metric: Callable[..., Any], name: str) -> Callable[..., Any]:
             if jnp.issubdtype(given[0].dtype, jnp.floating):
                 options["edges"] = fit_edges(given[0], weight=reference_weight)
             else:
-                options["categories"] = max(1, int(np.max(np.asarray(given[0]), initial=0)) + 1)
+                options["categories"] = _categories(given[0], name)
         made = metric(**options)
+        for side, what in zip(given, ("reference", "current"), strict=True):
+            if made.edges is None and jnp.issubdtype(side.dtype, jnp.floating):
+                raise TypeError(
+                    f"{name}: integers are compared as categories, but {what} is {side.dtype}; give ids on both sides "
+                    "(see category_ids), or numbers: reference as float, or edges="
+                )
         sizes = [len(side) for side in given]
         both = zip(sizes, (reference_weight, current_weight), strict=True)
         parts = [as_weight((size,), weight, None, name) for size, weight in both]

@@ -33,12 +33,20 @@ def as_edges(edges: Any, name: str) -> tuple[float, ...]:
     return tuple(float(edge) for edge in rounded)
 
 
+def next_above(edges: np.ndarray) -> np.ndarray:
+    """The next larger float32 that compiled programs tell from each edge: they take what is below 2^-126 for 0."""
+    tiny = np.finfo(np.float32).tiny
+    with np.errstate(over="ignore"):
+        above = np.nextafter(edges, np.float32(np.inf))
+    return np.where((above > 0) & (above < tiny), tiny, above)
+
+
 def fit_edges(values: Any, bins: int = 10, kind: Kind = "quantile", *, weight: Any = None) -> tuple[float, ...]:
     """Bin edges for `DriftCounts` from a reference sample, values float [n]; NaN and infinities are left out.
 
-    kind: "quantile" puts the same share of the reference into each bin (equal quantiles, of values that occur often,
-    become one), "uniform" cuts its range evenly. A constant column gives three bins: below it, itself, and above.
-    `weight` [n] weighs the quantiles.
+    kind: "quantile" puts the same share of the reference into each bin; a value so frequent that several quantiles are
+    equal to it (the zeros of a sparse column, a flag) gets a bin of its own. "uniform" cuts the range evenly. A
+    constant column gives three bins: below it, itself, and above. `weight` [n] weighs the quantiles.
 
     Raises:
         ValueError: no finite value, or fewer than one bin.
@@ -69,11 +77,15 @@ def fit_edges(values: Any, bins: int = 10, kind: Kind = "quantile", *, weight: A
         reached = np.cumsum(mass[order])
         places = np.searchsorted(reached, np.linspace(0, 1, bins + 1) * reached[-1], side="left")
         edges = column[order][np.minimum(places, len(column) - 1)]
-    distinct = np.unique(edges.astype(np.float32))
+    distinct, times = np.unique(edges.astype(np.float32), return_counts=True)
     if len(distinct) == 1:
-        (only,) = distinct
-        step = np.float32(max(abs(float(only)), 1.0))
-        distinct = np.array([only - step, only, np.nextafter(only, np.float32(np.inf)), only + step], np.float32)
+        (only,) = distinct.astype(np.float64)
+        step, largest = max(abs(only), 1.0), float(np.finfo(np.float32).max)
+        around = np.clip([only - step, only + step], -largest, largest).astype(np.float32)
+        distinct = np.unique(np.concatenate([around, distinct, next_above(distinct)]))
+    elif kind == "quantile":
+        distinct = np.unique(np.concatenate([distinct, next_above(distinct[times > 1])]))
+        distinct = distinct[np.isfinite(distinct)]
     return tuple(float(edge) for edge in distinct)
 
 

@@ -215,13 +215,28 @@ def test_edges_are_fitted_to_a_reference() -> None:
     edges = metrics.fit_edges(values, bins=4)
     np.testing.assert_allclose(edges, np.quantile(values, [0, 0.25, 0.5, 0.75, 1]), rtol=1e-6)
     np.testing.assert_allclose(metrics.fit_edges([0, 8], bins=4, kind="uniform"), [0, 2, 4, 6, 8])
-    assert metrics.fit_edges([0, 0, 0, 0, 1, np.nan, np.inf], bins=4) == (0.0, 1.0)
+    tiny = float(np.finfo(np.float32).tiny)
+    assert metrics.fit_edges([0, 0, 0, 0, 1, np.nan, np.inf], bins=4) == (0.0, tiny, 1.0)
     weighted = metrics.fit_edges([1.0, 2.0, 3.0], bins=2, weight=[1, 1, 8])
     assert weighted == metrics.fit_edges([1.0, 2.0] + [3.0] * 8, bins=2, weight=np.ones(10))
     constant = metrics.DriftTotalVariation(metrics.fit_edges([7.0, 7.0]))
     for other, moved in ((7.0, 0.0), (7.001, 1.0), (6.999, 1.0), (1e6, 1.0)):
         state = constant.update(constant.init(), preds=np.array([7.0]), target=0)
         assert float(constant.compute(constant.update(state, preds=np.array([other])))) == moved
+
+
+def test_a_value_that_is_most_of_the_reference_has_a_bin_of_its_own() -> None:
+    flag, later = np.repeat([0.0, 1.0], [95, 5]), np.repeat([0.0, 1.0], [40, 60])
+    np.testing.assert_allclose(metrics.drift_ks(flag, later), 0.55, rtol=1e-6)
+    expected = 0.55 * np.log(0.95 / 0.4 * 0.6 / 0.05)
+    np.testing.assert_allclose(metrics.population_stability_index(flag, later), expected, rtol=1e-6)
+    np.testing.assert_allclose(metrics.drift_total_variation(1 - flag, 1 - later), 0.55, rtol=1e-6)
+    for only, other in ((0.0, 0.5), (0.0, -0.5), (-3.0, 4.0), (3e38, 1.0), (1e-3, 0.5)):
+        assert metrics.drift_ks(np.full(9, only), np.full(9, other)) == 1, (only, other)
+    # the next float32 above 0 is 0 to a compiled program, and so to the closed end of the last bin
+    closed = metrics.DriftWasserstein((-2.0, -1.0, 0.0))
+    state = closed.update(closed.init(), preds=jnp.array([0.0, -1.5]), target=0)
+    assert closed.outside_share(state)[0] == 0
 
 
 def test_exact_distances_of_two_samples() -> None:
@@ -318,6 +333,9 @@ def test_drift_is_symmetric_where_it_should_be_and_bounded(seed: int) -> None:
         (lambda: metrics.DriftJS(categories=3).update(jnp.zeros(9), preds=np.array([0.5])), "integer category ids"),
         (lambda: metrics.drift_js(np.zeros((2, 2)), np.zeros(2)), "one axis"),
         (lambda: metrics.fit_edges([np.nan]), "no finite value"),
+        (lambda: metrics.drift_js([0, 1, 2], [0.5, 1.7]), "as categories, but current is float32"),
+        (lambda: metrics.drift_js([0.5, 1.7], [0, 1], categories=2), "categories, but reference is float32"),
+        (lambda: metrics.drift_js([-3, 1], [0, 1]), "ids from 0, but reference holds -3"),
         (lambda: metrics.fit_edges([1.0], bins=0), "at least 1"),
         (lambda: metrics.fit_edges([1.0], kind="log"), "'quantile' or 'uniform'"),
         (lambda: metrics.fit_edges([1.0], weight=[1, 2]), "weight has 2"),
