@@ -209,6 +209,29 @@ def test_a_stream_in_jit_is_the_corpus_whatever_the_lengths() -> None:
     np.testing.assert_allclose(metric.compute(state), want, rtol=1e-6)
 
 
+def test_tokens_count_wherever_the_filling_stands() -> None:
+    first, left = np.array([[5, 6, 7, 8, -1, -1]]), np.array([[-1, -1, 5, 6, 7, 8]])
+    other = np.array([[5, 6, 9, 8, 4, -1]])
+    for holed in (left, np.array([[5, -100, 6, 7, -1, 8]])):
+        for call in (metrics.bleu, metrics.chrf, metrics.word_error_rate, metrics.edit_distance, metrics.rouge):
+            jax.tree.map(np.testing.assert_array_equal, call(holed, other), call(first, other))
+            jax.tree.map(np.testing.assert_array_equal, call(other, holed), call(other, first))
+    lines = metrics.ROUGE("Lsum")
+    rows = lines.encode(["a b\nc"], ["c\na b d"])
+    shifted = {key: np.roll(ids, 3, axis=-1) for key, ids in rows.items()}
+    jax.tree.map(np.testing.assert_array_equal, lines.scores(**shifted), lines.scores(**rows))
+
+
+def test_long_texts_and_no_texts_at_all() -> None:
+    metric = metrics.CharErrorRate()
+    long = metric.encode(["a" * 31000], ["a" * 30000])
+    assert {ids.shape for ids in long.values()} == {(1, 32000)}
+    jax.eval_shape(metric.update, metric.init(), **long)
+    with pytest.raises(ValueError, match="texts may have 32,000 tokens"):
+        metric.update(metric.init(), **metric.encode(["a" * 32001], ["a"]))
+    assert all(np.isnan(call([], [])) for call in (metrics.bleu, metrics.chrf, metrics.word_error_rate))
+
+
 def test_memory_grows_with_the_length_not_with_its_square() -> None:
     def temporary(length: int) -> int:
         ids = jax.ShapeDtypeStruct((4, length), jnp.int32)

@@ -78,7 +78,9 @@ def _encode(metric: Any, preds: Any, references: Any, length: int | None, tokeni
     if many is not None:
         raise ValueError(f"{metric.name}: text {many} has {len(groups[many])} references; it takes one for each text")
     encoded = encode(texts, groups, tokenize, length)
-    return {"preds": encoded["preds"], "target": encoded["target"][:, 0]}
+    encoded["target"] = encoded["target"][:, 0]
+    # filled up to the next of few lengths, a text that is not too long would be refused
+    return {key: ids[:, :_LONGEST] if (ids[:, _LONGEST:] < 0).all() else ids for key, ids in encoded.items()}
 
 
 def _check(metric: Any) -> None:

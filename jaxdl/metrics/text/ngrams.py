@@ -13,8 +13,10 @@ from jaxdl.metrics.inputs import as_ids
 from jaxdl.metrics.text.tokens import ABSENT, PAD
 
 
-def token_ids(preds: Any, target: Any, name: str) -> tuple[jax.Array, jax.Array]:
+def token_ids(preds: Any, target: Any, name: str, *, as_they_are: bool = False) -> tuple[jax.Array, jax.Array]:
     """preds int32 [batch, length] and target int32 [batch, references, length]; [batch, length] is one reference.
+
+    Tokens come first in each row, wherever the filling stood, unless the rows are to stay `as_they_are`.
 
     Raises:
         TypeError, ValueError: for strings, floats, and shapes that do not fit.
@@ -24,6 +26,8 @@ def token_ids(preds: Any, target: Any, name: str) -> tuple[jax.Array, jax.Array]
             f"{name}: update takes token ids, not strings; make them by {name}'s metric.encode(texts, refs)"
         )
     preds, target = as_ids(preds, f"{name}: preds"), as_ids(target, f"{name}: target")
+    if not as_they_are:
+        preds, target = tokens_first(preds), tokens_first(target)
     if target.ndim == 2:
         target = target[:, None, :]
     if preds.ndim != 2 or target.ndim != 3 or preds.shape[0] != target.shape[0]:
@@ -32,6 +36,19 @@ def token_ids(preds: Any, target: Any, name: str) -> tuple[jax.Array, jax.Array]
             "references [batch, references, length] or [batch, length], filled up with -1"
         )
     return _not_empty(preds), _not_empty(target)
+
+
+def tokens_first(ids: jax.Array) -> jax.Array:
+    """Ids [..., length] with what is negative behind the tokens, as -1; rows of -2, which are absent, stay."""
+    if ids.ndim < 2 or not ids.size:
+        return ids
+    rows = ids.reshape(-1, ids.shape[-1])
+    token, length = rows >= 0, jnp.int32(rows.shape[1])
+    absent = jnp.all(rows == ABSENT, axis=1, keepdims=True)
+    place = jnp.where(token, jnp.cumsum(token, axis=1, dtype=jnp.int32) - jnp.int32(1), length)
+    row = lax.broadcasted_iota(jnp.int32, rows.shape, 0)
+    filled = jnp.broadcast_to(jnp.where(absent, jnp.int32(ABSENT), jnp.int32(PAD)), rows.shape)
+    return filled.at[row, place].set(rows, mode="drop").reshape(ids.shape)
 
 
 def _not_empty(ids: jax.Array) -> jax.Array:

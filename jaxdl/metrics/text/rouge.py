@@ -15,7 +15,7 @@ from jax import lax
 from jaxdl.metrics import sums
 from jaxdl.metrics.metric import Reduce
 from jaxdl.metrics.text.alignment import common_subsequence, subsequence_places
-from jaxdl.metrics.text.ngrams import clipped, lengths, occurrences, present, token_ids
+from jaxdl.metrics.text.ngrams import clipped, lengths, occurrences, present, token_ids, tokens_first
 from jaxdl.metrics.text.sentences import add_counts, as_quotient, quotient, text_call
 from jaxdl.metrics.text.tokens import (
     ABSENT,
@@ -198,8 +198,12 @@ def _sentence_ids(preds: Any, target: Any, name: str) -> tuple[jax.Array, jax.Ar
         jnp.asarray(preds).reshape(-1, several * length),
         jnp.asarray(target).reshape(-1, refs, others * other_length),
         name,
+        as_they_are=True,
     )
-    return flat.reshape(-1, several, length), flat_target.reshape(-1, refs, others, other_length)
+    return (
+        tokens_first(flat.reshape(-1, several, length)),
+        tokens_first(flat_target.reshape(-1, refs, others, other_length)),
+    )
 
 
 def _stack(texts: list[list[list[int]]], length: int | None) -> np.ndarray:

@@ -45,7 +45,10 @@ def is_text(value: Any) -> bool:
         return True
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "OUST"
-    return isinstance(value, list | tuple) and any(isinstance(item, str) for item in value)
+    if not isinstance(value, list | tuple):
+        return False
+    # lists of tokens are no texts, but what is said about them should speak of texts
+    return not value or any(isinstance(x, str | bytes) or (isinstance(x, list | tuple) and is_text(x)) for x in value)
 
 
 def as_quotient(value: float, name: str) -> float:
