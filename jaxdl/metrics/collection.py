@@ -28,6 +28,7 @@ class Collection:
 
     Raises:
         ValueError: two metrics of one name, or none at all.
+        TypeError: for what is no metric.
 
     >>> import jax.numpy as jnp
     >>> from jaxdl.metrics import Collection, MeanAbsoluteError, MeanSquaredError
@@ -44,7 +45,7 @@ class Collection:
 
     def __init__(self, metrics: Mapping[str, Any] | Iterable[Any], *, name: str = "metrics"):
         pairs: Iterable[Any] = metrics.items() if isinstance(metrics, Mapping) else metrics
-        named = tuple(pair if isinstance(pair, tuple) else (pair.name, pair) for pair in pairs)
+        named = tuple(_named(pair) for pair in pairs) if isinstance(pairs, Iterable) else (_named(pairs),)
         names = [key for key, _ in named]
         twice = sorted({key for key in names if names.count(key) > 1})
         if not named:
@@ -83,7 +84,7 @@ class Collection:
         self,
         state: tuple[Any, ...],
         *,
-        preds: Any,
+        preds: Any = None,
         target: Any = None,
         weight: Any = None,
         mask: Any = None,
@@ -167,6 +168,13 @@ class Collection:
         width = max(len(key) for key, _ in lines)
         text = [f"{key:<{width}}  {value}" for key, value in lines]
         return "\n".join([*text, *self.problems(state)])
+
+
+def _named(pair: Any) -> tuple[str, Any]:
+    metric = pair[1] if isinstance(pair, tuple) and len(pair) == 2 else pair
+    if isinstance(metric, type) or not hasattr(metric, "update"):
+        raise TypeError(f"Collection: {metric!r} is no metric; give records, such as Accuracy(), or a mapping to them")
+    return pair if isinstance(pair, tuple) else (pair.name, pair)
 
 
 def _lines(key: str, value: Any) -> list[tuple[str, str]]:

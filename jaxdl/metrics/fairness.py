@@ -300,6 +300,8 @@ def infer_facets(inputs: Any) -> dict[str, int]:
             if key == "preds" and array.ndim == as_array(inputs["target"], "target").ndim + 1:
                 size = max(size, array.shape[-1])
                 continue
+            if key == "preds" and jnp.issubdtype(array.dtype, jnp.floating):
+                continue  # scores of two classes, if a threshold is given; `update` refuses them otherwise
             ids = as_ids(array, key)
             if isinstance(ids, jax.core.Tracer):
                 raise ValueError(f"inside jit the number of ids must be given: {field_name}=")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.metrics import sums
-from jaxdl.metrics.inputs import as_float, as_ids, as_mask
+from jaxdl.metrics.inputs import as_ids, as_mask, as_weight
 from jaxdl.metrics.metric import Derived, Reduce, inputs_of, statistic_of
 
 
@@ -50,13 +50,14 @@ class GroupedStatistic:
         return Grouped(self.of.init((*batch_shape, self.groups)), sums.zeros(batch_shape))
 
     def update(
-        self, state: Grouped, *, group: Any, preds: Any, target: Any = None, weight: Any = None, mask: Any = None,
-        **inputs: Any,
+        self, state: Grouped, *, group: Any, preds: Any = None, target: Any = None, weight: Any = None,
+        mask: Any = None, **inputs: Any,
     ) -> Grouped:  # fmt: skip
         """Adds a batch: `group` int [examples] in [0, groups); the rest as the statistic's own."""
         group = as_ids(group, f"{self.name}: group")
         valid = (group >= 0) & (group < self.groups)
         given = {"preds": preds, "target": target, **inputs}
+        _check_examples(group, given, self.name)
 
         def one(state: Any, number: jax.Array) -> Any:
             return self.of.update(state, **given, weight=weight, mask=_both(mask, group == number, self.name))
@@ -94,18 +95,24 @@ def _both(mask: Any, own: jax.Array, name: str) -> jax.Array:
 
 def _of_example(weight: Any, mask: Any, group: jax.Array, name: str) -> jax.Array:
     """The weight of each example, float32 of the group's shape; the largest of its parts where they have their own."""
-    result = jnp.ones(group.shape, jnp.float32)
-    if weight is not None:
-        result = _largest(as_float(weight, f"{name}: weight"), group)
-    if mask is not None:
-        result = result * _largest(jnp.asarray(mask).astype(jnp.float32), group)
-    return result
+    shape = max((group.shape, *(np.shape(x) for x in (weight, mask) if x is not None)), key=len)
+    if shape[: group.ndim] != group.shape:
+        raise ValueError(
+            f"{name}: weight or mask has shape {shape} and group {group.shape}; the axes of group must come first"
+        )
+    result = as_weight(shape, weight, mask, name)
+    if result is None:
+        return jnp.ones(group.shape, jnp.float32)
+    return jnp.max(result, axis=tuple(range(group.ndim, result.ndim)), initial=0)
 
 
-def _largest(x: jax.Array, group: jax.Array) -> jax.Array:
-    if x.ndim > group.ndim:
-        return jnp.max(x, axis=tuple(range(group.ndim, x.ndim)))
-    return jnp.broadcast_to(x.reshape(x.shape + (1,) * (group.ndim - x.ndim)), group.shape)
+def _check_examples(group: jax.Array, given: dict[str, Any], name: str) -> None:
+    for key, value in given.items():
+        shape = np.shape(next(iter(jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, list))), group))
+        if not group.ndim or shape[:1] != group.shape[:1]:
+            raise ValueError(
+                f"{name}: group has shape {group.shape} and {key} {shape}; give a group id for each example"
+            )
 
 
 @dataclass(frozen=True)
@@ -168,8 +175,16 @@ def by(metric: Any, groups: int | Sequence[str], *, name: str = "") -> By:
     >>> {name: float(value) for name, value in metric.compute(state).items()}
     {'day': 0.5, 'night': 1.0}
     """
-    if isinstance(groups, int):
-        return By(metric, groups, name=name)
+    if "group" in inputs_of(metric):
+        raise ValueError(
+            f"by: {metric.name} is sliced by group already; give one index of both, such as a * groups + b"
+        )
+    if isinstance(groups, int | np.integer):
+        return By(metric, int(groups) if not isinstance(groups, bool) else groups, name=name)
+    if isinstance(groups, str):
+        raise ValueError(
+            f"by: groups must be a number of groups, or a list of their names; it is the string {groups!r}"
+        )
     names = tuple(str(group) for group in groups)
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"by: groups need different names, at least one; they are {list(names)}")

@@ -90,8 +90,9 @@ class Derived:
         return self.statistic.init(batch_shape)
 
     def update(
-        self, state: State, *, preds: Any, target: Any = None, weight: Any = None, mask: Any = None, **inputs: Any
-    ) -> State:
+        self, state: State, *, preds: Any = None, target: Any = None, weight: Any = None, mask: Any = None,
+        **inputs: Any,
+    ) -> State:  # fmt: skip
         """The state with one more batch in it; see the statistic for shapes."""
         return self.statistic.update(state, preds=preds, target=target, weight=weight, mask=mask, **inputs)
 

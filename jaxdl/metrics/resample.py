@@ -44,7 +44,7 @@ def bootstrap(
     key: jax.Array,
     resamples: int = 1000,
     *,
-    preds: Any,
+    preds: Any = None,
     target: Any = None,
     weight: Any = None,
     mask: Any = None,
@@ -67,19 +67,24 @@ def bootstrap(
 
     Raises:
         ValueError: resamples below 1, or no examples.
+        TypeError: an input that the metric does not read, or one that it needs and that is not given.
     """
     if isinstance(resamples, bool) or not isinstance(resamples, int | np.integer) or resamples < 1:
         raise ValueError(f"bootstrap: resamples must be a positive integer; it is {resamples!r}")
     given = {"preds": preds, "target": target, **inputs}
+    _check_inputs(metric, given)
     arrays = {
-        name: jax.tree.map(lambda x, name=name: as_array(x, f"{metric.name}: {name}"), value)
+        name: jax.tree.map(
+            lambda x, name=name: as_array(x, f"{metric.name}: {name}"), value, is_leaf=lambda x: isinstance(x, list)
+        )
         for name, value in given.items()
         if value is not None
     }
-    count = len(jax.tree.leaves(arrays)[0])
-    if count == 0:
-        raise ValueError("bootstrap: there are no examples to draw from")
-    weights = jnp.ones((count,), jnp.float32) if weight is None else as_float(weight, f"{metric.name}: weight")
+    shape = jnp.shape(jax.tree.leaves(arrays)[0])
+    if not shape or not shape[0]:
+        raise ValueError(f"bootstrap: there are no examples to draw from in {next(iter(arrays))} of shape {shape}")
+    weights = jnp.ones((), jnp.float32) if weight is None else as_float(weight, f"{metric.name}: weight")
+    weights = jnp.broadcast_to(weights, shape[:1]) if weights.ndim == 0 else weights
     if mask is not None:
         shape = weights.shape if weights.ndim >= np.ndim(mask) else np.shape(mask)
         wide = jnp.broadcast_to(weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim)), shape)
@@ -94,7 +99,7 @@ def confidence_interval(
     level: float = 0.95,
     resamples: int = 1000,
     method: Method = "percentile",
-    preds: Any,
+    preds: Any = None,
     target: Any = None,
     weight: Any = None,
     mask: Any = None,
@@ -127,10 +132,21 @@ def confidence_interval(
         raise ValueError(f"confidence_interval: level must lie between 0 and 1, such as 0.95; it is {level!r}")
     if method not in get_args(Method):
         raise ValueError(f"confidence_interval: method must be one of {', '.join(get_args(Method))}; it is {method!r}")
+    _check_inputs(metric, {"preds": preds, "target": target, **inputs})
     given = {"preds": preds, "target": target, "weight": weight, "mask": mask, **inputs}
     found = _of(evaluate(metric, **given), bootstrap(metric, key, resamples, **given), level, method)
     # compiled programs return mappings in the order of the alphabet
     return {name: found[name] for name, _ in metric.metrics} if isinstance(metric, Collection) else found
+
+
+def _check_inputs(metric: Any, given: dict[str, Any]) -> None:
+    reads = inputs_of(metric)
+    for key, value in given.items():
+        if value is not None and key not in ("preds", "target", *reads):
+            raise TypeError(f"{metric.name} does not read {key!r}; it reads {', '.join(reads)}, weight and mask")
+    for key in reads:
+        if given.get(key) is None and key != "target":
+            raise TypeError(f"{metric.name} needs {key}=, which is not given")
 
 
 def _of(value: Any, values: Any, level: float, method: Method) -> Any:

@@ -70,6 +70,9 @@ def test_what_a_collection_refuses() -> None:
         metrics.Collection([metrics.Accuracy(), metrics.Accuracy()])
     with pytest.raises(ValueError, match="no metrics in it"):
         metrics.Collection([])
+    for wrong in ([metrics.Accuracy], ["accuracy"], {"accuracy": metrics.Accuracy}, 3):
+        with pytest.raises(TypeError, match="is no metric; give records"):
+            metrics.Collection(wrong)  # type: ignore[arg-type]
     collection = metrics.Collection([metrics.by(metrics.Accuracy(), 2)])
     with pytest.raises(TypeError, match="the metric 'accuracy_by_group' needs group="):
         collection.update(collection.init(), preds=IDS, target=IDS)
@@ -164,6 +167,20 @@ def test_what_groups_refuse() -> None:
     metric = metrics.by(metrics.Accuracy(), 2)
     with pytest.raises(TypeError, match="group must be integer class ids"):
         metric.update(metric.init(), preds=IDS, target=IDS, group=np.zeros(40, np.float32))
+    for options, words in (
+        ({"group": IDS[:5]}, r"group has shape \(5,\) and preds \(40,\)"),
+        ({"group": IDS, "weight": np.ones(7)}, r"accuracy_by_group: weight has shape \(7,\)"),
+        ({"group": IDS, "mask": [True] * 7}, r"accuracy_by_group: mask has shape \(7,\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            metric.update(metric.init(), preds=IDS, target=IDS, **options)
+    with pytest.raises(ValueError, match="sliced by group already"):
+        metrics.by(metric, 2)
+    with pytest.raises(ValueError, match="it is the string 'day'"):
+        metrics.by(metrics.Accuracy(), "day")
+    group = np.array([-1, -1, 0], np.int32)
+    absent = {"mask": [False, True, True], "weight": [np.nan, 2.0, 1.0]}
+    assert metric.invalid(metric.update(metric.init(), preds=IDS[:3], target=IDS[:3], group=group, **absent)) == 2
 
 
 def _loop(values: np.ndarray, resamples: int) -> np.ndarray:
@@ -181,6 +198,19 @@ def test_bootstrap_spreads_as_a_loop_does() -> None:
     assert abs(found.mean() - values.mean()) < 5 * want.std() / np.sqrt(2000)
     again = metrics.bootstrap(metrics.Mean(), jax.random.key(0), 2000, preds=values)
     np.testing.assert_array_equal(found, again)
+
+
+def test_bootstrap_takes_lists_and_scalar_weights_and_names_what_it_cannot_use() -> None:
+    key, values = jax.random.key(0), [1.0, 2.0, 6.0]
+    found = metrics.bootstrap(metrics.Mean(), key, 4, preds=np.array(values))
+    np.testing.assert_array_equal(metrics.bootstrap(metrics.Mean(), key, 4, preds=values), found)
+    np.testing.assert_allclose(metrics.bootstrap(metrics.Mean(), key, 4, preds=values, weight=2.0), found, rtol=1e-6)
+    with pytest.raises(TypeError, match="mean does not read 'resample'; it reads preds, weight and mask"):
+        metrics.confidence_interval(metrics.Mean(), key, preds=values, resample=20)
+    with pytest.raises(TypeError, match="mean needs preds="):
+        metrics.bootstrap(metrics.Mean(), key, target=values)
+    with pytest.raises(ValueError, match="no examples to draw from"):
+        metrics.bootstrap(metrics.Mean(), key, preds=3.0)
 
 
 def test_bootstrap_draws_only_what_is_present_and_as_often() -> None:

@@ -303,6 +303,31 @@ def test_a_collection_shares_one_state_of_all_measures() -> None:
     np.testing.assert_allclose(found["RD"], number(CASES["random 1"]["values"]["RD"]), rtol=1e-6)
 
 
+def test_scores_with_a_threshold_need_no_counts() -> None:
+    draw = np.random.default_rng(5)
+    scores, labels, facet = draw.random(50).astype(np.float32), draw.integers(0, 2, 50), draw.integers(0, 2, 50)
+    found = metrics.disparate_impact(scores, labels, facet=facet, threshold=0.4)
+    np.testing.assert_array_equal(found, metrics.disparate_impact(scores > 0.4, labels, facet=facet))
+    with pytest.raises((TypeError, ValueError), match="DI"):
+        metrics.disparate_impact(scores, labels, facet=facet)
+
+
+def test_measures_of_labels_need_no_predictions_anywhere() -> None:
+    draw = np.random.default_rng(6)
+    labels, facet, group = (draw.integers(0, 2, 40) for _ in range(3))
+    both = metrics.Collection([metrics.ClassImbalance(), metrics.FacetKL()])
+    alone = metrics.class_imbalance(labels, facet=facet)
+    np.testing.assert_array_equal(both.compute(both.update(both.init(), target=labels, facet=facet))["CI"], alone)
+    sliced = metrics.by(metrics.ClassImbalance(), 2)
+    values = sliced.compute(sliced.update(sliced.init(), target=labels, facet=facet, group=group))
+    kept = group == 1
+    np.testing.assert_allclose(values[1], metrics.class_imbalance(labels[kept], facet=facet[kept]), rtol=1e-6)
+    interval = metrics.confidence_interval(
+        metrics.ClassImbalance(), jax.random.key(0), target=labels, facet=facet, resamples=20
+    )
+    assert interval.value == alone and interval.low <= interval.high
+
+
 def test_functions_infer_the_ids_and_name_what_is_wrong() -> None:
     y, g = np.array([0, 1, 1, 1]), np.array([0, 0, 1, 2])
     assert metrics.class_imbalance(y, facet=g).shape == (3,)
