@@ -73,7 +73,7 @@ class ROCCurve(OfScores, Derived):
     def plot(self, state: Any, *, label: str = "", axes: Any = None) -> Any:
         """The curve as a matplotlib Figure with its area, or drawn into `axes`; ImportError without matplotlib."""
         points = trim(self.compute(state))
-        area = float(np.sum(np.diff(points.fpr) * (points.tpr[1:] + points.tpr[:-1])) / 2)
+        area = float(np.sum(np.diff(points.fpr) * (points.tpr[1:] + points.tpr[:-1])) / 2 + 0 * points.fpr[0])
         figure, axes = _axes(axes)
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, linestyle="--")
         axes.plot(points.fpr, points.tpr, linewidth=1.8, label=f"{label} (area {area:.4f})".strip())
@@ -112,7 +112,7 @@ class PrecisionRecallCurve(OfScores, Derived):
         """The curve as a matplotlib Figure with its average precision, or drawn into `axes`; ImportError without
         matplotlib."""
         points = trim(self.compute(state))
-        average = float(np.sum(np.diff(points.recall) * points.precision[1:]))
+        average = float(np.sum(np.diff(points.recall) * points.precision[1:]) + 0 * points.recall[0])
         # the last point has everything called positive: its precision is the share of positives
         chance = float(points.precision[-1])
         figure, axes = _axes(axes)

@@ -67,6 +67,8 @@ def confusion_plot(
     figure = blank_figure(
         (side + 1.7 + 0.05 * min(longest, 24), side + 0.9 + 0.05 * min(longest, 24)), "a confusion matrix"
     )
+    # the layout for axes of fixed aspect: the other one puts the label of the rows outside a small figure
+    figure.set_layout_engine("compressed")
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import PercentFormatter
 

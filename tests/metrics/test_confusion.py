@@ -155,6 +155,18 @@ def test_plots_of_few_and_of_many_classes() -> None:
     metrics.confusion_plot(np.zeros((2, 2)), normalize="all").savefig(io.BytesIO(), dpi=20)
 
 
+@pytest.mark.parametrize("count", [2, 3, 12])
+def test_nothing_of_a_plot_lies_outside(count: int) -> None:
+    agg = pytest.importorskip("matplotlib.backends.backend_agg")
+    figure = metrics.confusion_plot(np.eye(count) + 1, classes=[f"class {i}" for i in range(count)], title="held out")
+    agg.FigureCanvasAgg(figure).draw()
+    axes = figure.axes[0]
+    for text in (axes.xaxis.label, axes.yaxis.label, axes.title, *axes.get_xticklabels(), *axes.get_yticklabels()):
+        box = text.get_window_extent()
+        assert min(box.x0, box.y0) >= 0, text.get_text()
+        assert box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height, text.get_text()
+
+
 @pytest.mark.parametrize("count", [5, 8192, 8197])
 def test_counting_in_copies_of_few_cells(count: int) -> None:
     draw = np.random.default_rng(4)

@@ -186,6 +186,27 @@ def test_the_exact_value_lies_within_the_bounds(
     np.testing.assert_allclose(area["high"] - area["value"], area["value"] - area["low"], rtol=1e-3, atol=2e-7)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_bounds_are_no_wider_than_what_a_bin_can_hide(seed: int) -> None:
+    """In each bin all positives above all negatives, or below: the exact values are then the ends."""
+    draw = np.random.default_rng(seed)
+    target = draw.integers(0, 2, N)
+    target[0], target[1] = 0, 1
+    middle = (np.minimum(draw.integers(-5, 5, N) + target * draw.integers(0, 2, N), 4) + 0.5) * 0.8
+    ones = np.ones(N, np.float32)
+    ends = {
+        "high": {"auc", "partial", "average_precision", "ks", "f2", "precision at 0.6", "recall at 0.6", "eer"},
+        "low": {"auc", "partial", "pr_auc", "f2", "precision at 0.6", "recall at 0.6", "eer"},
+    }
+    for end, names in ends.items():
+        sign = 1 if end == "high" else -1
+        preds = (middle + sign * np.where(target == 1, 0.2, -0.2)).astype(np.float32)
+        wanted, found = _expected(preds, target, ones), _few_bins[True](preds, target, ones)
+        for name in names:
+            key = {"high": "low", "low": "high"}[end] if name == "eer" else end
+            np.testing.assert_allclose(found[name][key], wanted[name], rtol=2e-6, err_msg=f"{name} {key}")
+
+
 @pytest.mark.parametrize("shift", [-9.0, -6.0, 0.0, 9.0])
 def test_crowded_scores_keep_their_area_in_bins_even_in_the_logit(shift: float) -> None:
     """Bins even in the probability report 0.50 for 0.76 when clicks are one in ten thousand."""
@@ -477,6 +498,8 @@ def test_plots() -> None:
     assert axes.get_xlabel() == "false positive rate" and len(axes.lines) == 2
     assert CURVES["roc"].plot(state, axes=axes) is figure and len(axes.lines) == 4
     figure = CURVES["pr"].plot(state)
+    empty = [CURVES[name].plot(EXACT.init()).axes[0].get_legend().get_texts()[0].get_text() for name in ("roc", "pr")]
+    assert empty == ["(area nan)", "(average precision nan)"]
     average = float(metrics.average_precision(preds, target))
     assert f"{average:.4f}" in figure.axes[0].get_legend().get_texts()[0].get_text()
 
