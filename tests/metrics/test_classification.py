@@ -355,3 +355,15 @@ def test_how_many_classes_one_call_sees() -> None:
             metrics.f1(preds, np.zeros(preds.shape, int), threshold=None if preds.ndim == 1 else 0.5)
     with pytest.raises(ValueError, match=re.escape("drop the last axis: preds[..., 0]")):
         metrics.f1(np.zeros((3, 1), int), target)
+
+
+def test_columns_of_tables_and_values_of_nothing() -> None:
+    matrix = metrics.ConfusionMatrix(2)
+    state = matrix.update(matrix.init(), preds=[0, 0, 0, 1], target=[0, 0, 1, 1])
+    assert matrix.table(state).splitlines()[-2].split() == ["share", "75.0", "%", "25.0", "%"]
+    assert matrix.per_class(state)["support"].tolist() == [2, 2]
+    single = matrix.update(matrix.init(), preds=[0, 0, 0], target=[0, 1, 1])
+    assert matrix.per_class(single)["support"].tolist() == [1, 2]
+    assert float(metrics.cohen_kappa([1, 1], [1, 1], zero_division=0.5)) == 0.5
+    labels = metrics.multilabel_confusion_matrix([[1], [1], [0]], [[1], [0], [0]], normalize="predicted")
+    assert labels[0].tolist() == [[1.0, 0.5], [0.0, 0.5]]
