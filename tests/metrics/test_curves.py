@@ -544,3 +544,18 @@ def test_what_one_call_finds_out_itself() -> None:
     assert float(metrics.per_label_auc(preds, labels, num_labels=3)) == 1.0
     with pytest.raises(TypeError, match=re.escape("precision_at_recall() needs recall=")):
         metrics.precision_at_recall(preds[:, 0], labels[:, 0])
+
+
+def test_what_merged_states_and_those_of_labels_tell() -> None:
+    metric = metrics.ROCAUC(capacity=8)
+    fine = metric.update(metric.init(), preds=[0.1, 0.9, 0.5], target=[0, 1, 2])
+    broken = metric.update(metric.init(), preds=[np.nan, 0.5], target=[1, 3])
+    for state in (metric.merge(fine, broken), metric.merge(broken, fine)):
+        assert np.isnan(metric.compute(state)) and int(metric.invalid(state)) == 2
+    labels = metrics.PerLabel(metric, 2)
+    state = labels.update(labels.init(), preds=[[0.1, 0.2], [0.3, 0.4]], target=[[5, 0], [0, 7]])
+    assert int(labels.invalid(state)) == 2
+    half = jnp.array([0.1, 0.9, 0.5], jnp.bfloat16)
+    for scores in (metrics.Exact(3), metrics.Histogram(), metrics.Bits16()):
+        state = scores.update(scores.init(), preds=half, target=[0, 1, 0], weight=[1.0, 4.0, 2.0])
+        assert float(scores.support(state)) == 4.0
