@@ -146,10 +146,17 @@ def _values(kind: Overlap, a: jax.Array, b: jax.Array) -> jax.Array:
     diou = iou - _ratio(jnp.sum(apart * apart, axis=-1), jnp.sum(around * around, axis=-1))
     if kind == "diou":
         return diou
-    turn = jnp.arctan2(size_b[..., 0], size_b[..., 1]) - jnp.arctan2(size_a[..., 0], size_a[..., 1])
+    turn = _shape_angle(size_b) - _shape_angle(size_a)
     shape = jnp.asarray(4 / np.pi**2, a.dtype) * turn * turn
     alpha = jnp.where(shape == 0, zero, _ratio(shape, jnp.ones((), a.dtype) - iou + shape))
     return diou - jax.lax.stop_gradient(alpha) * shape
+
+
+def _shape_angle(size: jax.Array) -> jax.Array:
+    """atan(width / height); 0 for a box that is a point, with a gradient that is a number."""
+    width, height = size[..., 0], size[..., 1]
+    point = (width == 0) & (height == 0)
+    return jnp.arctan2(width, jnp.where(point, jnp.ones_like(height), height))
 
 
 def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:

@@ -229,7 +229,9 @@ class AdjustedMutualInformation(Derived):
             tiny = jnp.full_like(below, jnp.finfo(jnp.float64).eps)
             below = jnp.where(below < 0, jnp.minimum(below, -tiny), jnp.maximum(below, tiny))
             value = (table.information() - expected) / below
-            value = jnp.where(table.both_single(), jnp.ones_like(value), value)
+            # equal partitions: 0 / 0 where chance, too, always gives them, as of two single examples
+            _, first, second, _ = _pairs(table)
+            value = jnp.where((first == 0) & (second == 0), jnp.ones_like(value), value)
             whole = jnp.all(table.counts == jnp.round(table.counts))
             return table.result(jnp.where(whole, value, jnp.full_like(value, jnp.nan)))
 

@@ -132,7 +132,8 @@ class Silhouette(Derived):
 
     a is a point's mean Euclidean distance to the other points of its cluster, b the smallest mean distance to the
     points of another cluster; a point alone in its cluster gives 0 (Rousseeuw, 1987). Exact, and of quadratic cost:
-    distances are taken by differences, in blocks, so memory is linear in `capacity`. A weight k counts a point k times.
+    distances are taken by differences, in blocks, so memory is linear in `capacity`. A weight k counts a point k times;
+    shares below 1 weigh means, and their common scale does not matter.
     NaN with fewer than 2 clusters, and when every point is a cluster. Shapes and capacity: `ClusteredPoints`.
 
     >>> import jax.numpy as jnp
@@ -162,33 +163,34 @@ class Silhouette(Derived):
         sizes = jnp.sum(member, axis=0)
         clusters = jnp.arange(self.num_clusters, dtype=jnp.int32)
 
-        def widths(part: tuple[jax.Array, jax.Array]) -> jax.Array:
-            points, cluster = part
+        def widths(part: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            points, cluster, weight = part
             away = jnp.sqrt(jnp.sum((points[:, None, :] - state.points[None, :, :]) ** 2, axis=-1))
             apart = jnp.matmul(away, member, precision=lax.Precision.HIGHEST)
             own = cluster[:, None] == clusters[None, :]
             size = jnp.sum(jnp.where(own, sizes[None, :], jnp.zeros_like(apart)), axis=-1)
             # without the point itself, whose distance of 0 is in the sum
-            others = size - jnp.float32(1)
+            others = size - jnp.minimum(weight, jnp.float32(1))
             inner = jnp.sum(jnp.where(own, apart, jnp.zeros_like(apart)), axis=-1) / jnp.where(others > 0, others, 1.0)
             there = ~own & (sizes > 0)[None, :]
             mean = apart / jnp.where(sizes > 0, sizes, jnp.ones_like(sizes))[None, :]
             outer = jnp.min(jnp.where(there, mean, jnp.full_like(mean, jnp.inf)), axis=-1)
             larger = jnp.maximum(inner, outer)
             width = (outer - inner) / jnp.where(larger > 0, larger, jnp.ones_like(larger))
-            return jnp.where(others > 0, width, jnp.zeros_like(width))
+            return jnp.where(others > 0, width, jnp.zeros_like(width)), others
 
         count = -(-self.capacity // _BLOCK)
         fill = count * _BLOCK - self.capacity
         blocks = (
             jnp.pad(state.points, ((0, fill), (0, 0))).reshape(count, _BLOCK, self.features),
             jnp.pad(state.cluster, (0, fill)).reshape(count, _BLOCK),
+            jnp.pad(state.weight, (0, fill)).reshape(count, _BLOCK),
         )
-        width = lax.map(widths, blocks).reshape(-1)[: self.capacity]
+        width, others = (x.reshape(-1)[: self.capacity] for x in lax.map(widths, blocks))
         stored = state.weight > 0
         total = sums.total(jnp.where(stored, width * state.weight, jnp.zeros_like(width)))
         value = sums.ratio(total, sums.total(state.weight))
-        alone = jnp.all(sizes <= 1)
+        alone = ~jnp.any(stored & (others > 0))
         defined = (jnp.sum(sizes > 0) >= 2) & ~alone
         return self.statistic.result(state, jnp.where(defined, value, jnp.full_like(value, jnp.nan)))
 

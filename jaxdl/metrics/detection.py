@@ -221,7 +221,10 @@ def _mean(values: jax.Array, axis: tuple[int, ...] | None = None) -> jax.Array:
 def _infer(inputs: Mapping[str, Any]) -> dict[str, int]:
     """num_classes and capacity from the data: one more than the largest label, and all places of preds."""
     fields: dict[str, int] = {}
-    labels = [inputs[side]["labels"] for side in ("preds", "target")]
+    sides: list[Any] = [inputs.get(side) for side in ("preds", "target")]
+    if not all(isinstance(side, Mapping) and "labels" in side for side in sides):
+        return {"num_classes": 1, "capacity": 1}  # `update` says what is wrong with them
+    labels = [side["labels"] for side in sides]
     if any(isinstance(x, jax.core.Tracer) for x in labels):
         raise ValueError("inside jit the number of classes and the capacity must be given: num_classes=, capacity=")
     arrays = [np.asarray(x) for x in labels]

@@ -17,26 +17,33 @@ _NEAR = 0.25
 _TERMS = 14
 
 
-def _gap(share: jax.Array) -> jax.Array:
-    """x - log(1 + x) for x >= -1, by its series near 0."""
-    one = jnp.float32(1)
+def _gap(above: jax.Array, below: jax.Array) -> jax.Array:
+    """x - log(1 + x) with 1 + x = above / below, positive numbers; by its series near 0."""
+    share = (above - below) / below
     near = jnp.abs(share) < jnp.float32(_NEAR)
     small = jnp.where(near, share, jnp.zeros_like(share))
     series = jnp.zeros_like(share)
     for power in range(_TERMS, 1, -1):  # Horner: x^2 (1/2 - x/3 + x^2/4 - ...)
         series = jnp.float32((-1) ** power / power) + small * series
-    far = jnp.where(near, one, share)
-    return jnp.where(near, small * small * series, far - jnp.log1p(far))
+    # of the quotient itself: where it is small, 1 + x has no digits left, and is 0 from 6e-8 down
+    return jnp.where(near, small * small * series, share - _log_ratio(above, below))
+
+
+def _log_ratio(above: jax.Array, below: jax.Array) -> jax.Array:
+    """log(above / below) of positive numbers, also where their quotient is none of float32."""
+    ratio = above / below
+    plain = (ratio > jnp.float32(1e-37)) & (ratio < jnp.float32(1e37))
+    return jnp.where(plain, jnp.log(jnp.where(plain, ratio, jnp.ones_like(ratio))), jnp.log(above) - jnp.log(below))
 
 
 def _poisson(preds: jax.Array, target: jax.Array) -> jax.Array:
     nothing = target == 0
     count = jnp.where(nothing, jnp.ones_like(target), target)
-    return jnp.float32(2) * jnp.where(nothing, preds, target * _gap((preds - count) / count))
+    return jnp.float32(2) * jnp.where(nothing, preds, target * _gap(preds, count))
 
 
 def _gamma(preds: jax.Array, target: jax.Array) -> jax.Array:
-    return jnp.float32(2) * _gap((target - preds) / preds)
+    return jnp.float32(2) * _gap(target, preds)
 
 
 def _tweedie(preds: jax.Array, target: jax.Array, power: float) -> jax.Array:
@@ -53,10 +60,17 @@ def _tweedie(preds: jax.Array, target: jax.Array, power: float) -> jax.Array:
     for order in range(_TERMS, 1, -1):
         rise = sum(degree**i for i in range(order - 1))
         series = jnp.float32(rise / factorial[order]) + small * series
-    ratio = jnp.maximum(target, jnp.zeros_like(target)) / preds
-    closed = (ratio ** jnp.float32(degree) - jnp.float32(1) - jnp.float32(degree) * share) / jnp.float32(
-        degree * (degree - 1.0)
+    some = target > 0
+    ratio = jnp.where(some, target / preds, jnp.zeros_like(target))
+    log = jnp.where(
+        some, _log_ratio(jnp.where(some, target, jnp.ones_like(target)), preds), jnp.full_like(target, -jnp.inf)
     )
+    # u^d - 1 - d (u - 1) over d (d - 1), with the difference that is small where d is near 1 or 0 by expm1
+    if abs(degree - 1.0) < 0.5:
+        lifted = jnp.where(some, ratio * jnp.expm1(jnp.float32(degree - 1.0) * log), jnp.zeros_like(ratio))
+        closed = (lifted / jnp.float32(degree - 1.0) - share) / jnp.float32(degree)
+    else:
+        closed = (jnp.expm1(jnp.float32(degree) * log) / jnp.float32(degree) - share) / jnp.float32(degree - 1.0)
     return jnp.float32(2) * preds ** jnp.float32(degree) * jnp.where(near, small * small * series, closed)
 
 
@@ -101,7 +115,7 @@ class TweedieDeviance(MeanOf):
     name: str = "tweedie_deviance"
 
     def __post_init__(self) -> None:
-        if 0 < self.power < 1:
+        if not (self.power <= 0 or self.power >= 1):
             raise ValueError(
                 f"{self.name}: no distribution has a power between 0 and 1; it is {self.power!r}. Give 0 (normal), "
                 "1 (Poisson), from 1 to 2 (amounts with zeros), 2 (gamma) or 3 (inverse Gaussian)"

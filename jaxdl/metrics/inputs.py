@@ -13,11 +13,28 @@ ArrayLike = jax.Array | np.ndarray | float | int | bool | list
 
 def as_array(value: Any, what: str) -> jax.Array:
     """`value` as a jax array that carries no gradient; float64 becomes float32 and int64 int32 while x64 is off."""
+    if isinstance(value, np.ndarray | np.integer | list) and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        _check_fits(value, what)
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{what} must be an array of numbers; it is a {type(value).__name__}: {error}") from error
     return jax.lax.stop_gradient(array)
+
+
+def _check_fits(value: Any, what: str) -> None:
+    """Refuses integers beyond 32 bits, of which JAX would silently keep the lowest 32."""
+    try:
+        given = np.asarray(value)
+    except (TypeError, ValueError):
+        return  # the conversion itself has the better sentence
+    if given.dtype.kind in "iu" and given.dtype.itemsize == 8 and given.size:
+        low, high = int(given.min()), int(given.max())
+        if low < -(2**31) or high >= 2**32 or (given.dtype.kind == "i" and high >= 2**31):
+            raise ValueError(
+                f"{what} has integers from {low} to {high}, which do not fit in 32 bits. Give quantities as floats, "
+                ".astype(np.float32), and ids as places in a table of them: np.unique(ids, return_inverse=True)[1]"
+            )
 
 
 def as_float(value: Any, what: str) -> jax.Array:

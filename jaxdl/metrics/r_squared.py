@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdl.metrics import sums
 from jaxdl.metrics.call import one_call
@@ -107,7 +108,7 @@ class AdjustedR2(Derived):
 
     def __post_init__(self) -> None:
         check_multioutput(self.multioutput, self.name, variance=True)
-        if isinstance(self.features, bool) or not isinstance(self.features, int) or self.features < 0:
+        if isinstance(self.features, bool) or not isinstance(self.features, int | np.integer) or self.features < 0:
             raise ValueError(f"{self.name}: features must be an integer of at least 0; it is {self.features!r}")
         _ = self.statistic  # checks outputs
 
@@ -121,7 +122,7 @@ class AdjustedR2(Derived):
         spread, _, squares = _parts(state)
         values = _explained(squares, spread, self.zero_division)
         count = sums.value(state.weight)
-        free = count - jnp.float32(self.features + 1)
+        free = count - jnp.float32(int(self.features) + 1)
         enough = free > 0
         factor = (count - jnp.float32(1)) / jnp.where(enough, free, jnp.ones_like(free))
         adjusted = jnp.float32(1) - (jnp.float32(1) - values) * factor

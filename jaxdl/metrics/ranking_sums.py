@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdl.metrics import sums
 from jaxdl.metrics.inputs import as_array, as_float, as_mask, as_weight, same_shape, weighted
@@ -138,7 +139,7 @@ def check_empty(name: str, empty: str) -> None:
 
 
 def _check(name: str, k: Any, ties: Any) -> None:
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1):
         raise ValueError(f"{name}: k must be a positive integer or None; it is {k!r}")
     if ties not in ("average", "first"):
         raise ValueError(f"{name}: ties must be 'average' or 'first'; it is {ties!r}")
@@ -207,7 +208,7 @@ def _within(order: Ranked, k: int | jax.Array | None) -> jax.Array:
     at = places(order).astype(jnp.float64)
     if k is None:
         return jnp.ones_like(at)
-    limit = jnp.full_like(at, k) if isinstance(k, int) else jnp.broadcast_to(k[..., None], at.shape)
+    limit = jnp.full_like(at, k) if isinstance(k, int | np.integer) else jnp.broadcast_to(k[..., None], at.shape)
     return (at < limit).astype(jnp.float64)
 
 

@@ -88,7 +88,9 @@ class NumberCounts:
             # a share such as 0.1 of 30 is not 3 to the last bit
             wanted = below[-1] * np.asarray(q, np.float64) * np.float64(1 - 1e-12)
             short = (below[None] < wanted[:, None]) | (below[None] <= 0)
-            cell = jnp.minimum(jnp.sum(short, axis=1, dtype=jnp.int32), np.int32(self.bins - 1))
+            last = jnp.max(jnp.where(counts[:-1] > 0, lax.iota(jnp.int32, self.bins), np.int32(0)))
+            # the largest of all, though its weight may be less than a rounding of the sum
+            cell = jnp.where(np.asarray(q) == 1, last, jnp.minimum(jnp.sum(short, axis=1, dtype=jnp.int32), last))
             undefined = ~(below[-1] > 0) | (counts[-1] != 0)
         first = cell.astype(jnp.uint32) << self._shift
         lower, upper = score_of(first), score_of(first + ((jnp.uint32(1) << self._shift) - jnp.uint32(1)))
@@ -126,7 +128,9 @@ class Quantiles(Derived):
     name: str = "quantiles"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.q, float | int):
+        if np.ndim(self.q) == 0:
+            object.__setattr__(self, "q", float(self.q))  # type: ignore[arg-type]
+        elif not isinstance(self.q, float):
             object.__setattr__(self, "q", tuple(float(share) for share in self.q))
         if not self._shares or not all(0 <= share <= 1 for share in self._shares):
             raise ValueError(f"{self.name}: q must be shares from 0 to 1; it is {self.q!r}")

@@ -221,3 +221,18 @@ def test_a_full_buffer_says_so() -> None:
 def test_refusals(call: Callable[[], Any], error: Any, sentence: str) -> None:
     with pytest.raises(error, match=sentence):
         call()
+
+
+def test_equal_partitions_that_chance_always_gives_are_equal() -> None:
+    assert float(metrics.adjusted_mutual_information([0, 1], [1, 0])) == 1
+
+
+def test_the_scale_of_weights_below_one_leaves_the_silhouette() -> None:
+    draw = np.random.default_rng(8)
+    points, clusters = draw.normal(size=(30, 2)).astype(np.float32), np.arange(30) % 3
+    clusters[0] = 3  # alone
+    want = float(metrics.silhouette(clusters, points=points))
+    for share in (0.3, 1 / 30):
+        got = metrics.silhouette(clusters, points=points, weight=np.full(30, share, np.float32))
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+    assert np.isnan(metrics.silhouette([0, 1, 2], points=points[:3], weight=[0.4, 0.4, 0.4]))

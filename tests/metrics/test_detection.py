@@ -416,3 +416,17 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     broken.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"results .*broken\.json is not JSON"):
         metrics.coco_arrays(FILE, broken)
+
+
+def test_what_is_missing_is_named_also_in_one_call() -> None:
+    boxes = [[[0.0, 0.0, 1.0, 1.0]]]
+    with pytest.raises(ValueError, match="did you mean 'labels'"):
+        metrics.coco_map({"boxes": boxes, "scores": [[0.5]], "labels": [[0]]}, {"boxes": boxes, "label": [[0]]})
+    with pytest.raises(TypeError, match="dictionary of padded arrays"):
+        metrics.voc_map([1], [2])  # type: ignore[arg-type]
+
+
+def test_ciou_of_a_point_has_a_gradient() -> None:
+    point, true = jnp.array([[0.5, 0.5, 0.5, 0.5]]), jnp.array([[0.0, 0.0, 1.0, 1.0]])
+    slope = jax.grad(lambda box: jnp.sum(metrics.box_ciou(box, true)))(point)
+    assert bool(jnp.all(jnp.isfinite(slope)))

@@ -181,3 +181,13 @@ def test_undefined_is_nan() -> None:
 def test_sentences_before_tracing(call: Callable[[], Any], sentence: str) -> None:
     with pytest.raises((ValueError, TypeError), match=re.escape(sentence)):
         call()
+
+
+def test_gaussian_crps_far_from_a_narrow_forecast() -> None:
+    assert np.isclose(metrics.gaussian_crps([[0.0, 1e-30]], [1e10]), 1e10)
+    assert np.isclose(metrics.gaussian_crps([[0.0, 1e-20]], [-3e30]), 3e30)
+
+
+def test_a_hole_in_the_history_takes_both_of_its_steps() -> None:
+    history, there = np.array([[1.0, 2.0, 90.0, 5.0, 7.0]]), np.array([[True, True, False, True, True]])
+    np.testing.assert_allclose(metrics.seasonal_error(history, mask=there), [1.5])  # 2 - 1 and 7 - 5

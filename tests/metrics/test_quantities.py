@@ -148,3 +148,11 @@ def test_additions_near_the_limit() -> None:
 def test_sentences_before_tracing(call: Callable[[], Any], sentence: str) -> None:
     with pytest.raises((ValueError, TypeError), match=re.escape(sentence)):
         call()
+
+
+def test_quantiles_at_the_ends_whatever_the_weights() -> None:
+    ends = metrics.Quantiles((0.0, 1.0))
+    state = ends.update(ends.init(), preds=[1.0, 100.0, 500.0, -7.0], weight=[3e13, 1.0, 0.0, 1e-3])
+    lower, upper = ends.bounds(state)
+    assert lower[0] <= -7 <= upper[0] and lower[1] <= 100 <= upper[1]
+    assert metrics.Quantiles(np.float32(0.5)) == metrics.Quantiles(0.5)  # any number is a share

@@ -232,3 +232,8 @@ def test_rows_become_queries() -> None:
 def test_refusals(call: Callable[[], Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+def test_k_may_be_a_number_of_numpy() -> None:
+    assert float(metrics.ndcg([[1.0, 2.0]], [[1.0, 0.0]], k=np.int64(1))) == 0
+    assert float(metrics.recall_at_k([[1.0, 2.0]], [[1.0, 0.0]], k=np.int64(2))) == 1

@@ -364,3 +364,43 @@ def test_additions_of_three_tenths_near_the_limit() -> None:
     state = metric.update(state, preds=np.full(1000, 0.3, np.float32), target=np.zeros(1000, np.float32))
     assert sums.exact(state)[3, 0] == 5e7
     np.testing.assert_allclose(sums.exact(state)[1, 0], value * 5e7, rtol=1e-9)
+
+
+@pytest.mark.parametrize("power", [1.0, 1.001, 1.5, 1.999, 2.0, 3.0])
+def test_deviances_far_from_the_target_and_of_powers_near_one_and_two(power: float) -> None:
+    draw = np.random.default_rng(5)
+    target = draw.gamma(1.0, 1.0, 200).astype(np.float32)
+    for spread in (0.5, 8.0):  # predictions off by a factor of 1e-9 still have a deviance
+        preds = (target * np.exp(draw.normal(0, spread, 200))).astype(np.float32)
+        p, t, q = preds.astype(np.longdouble), target.astype(np.longdouble), np.longdouble(power)
+        if power == 1:
+            want = 2 * (t * np.log(t / p) - t + p)
+        elif power == 2:
+            want = 2 * (np.log(p / t) + t / p - 1)
+        else:
+            want = 2 * (t ** (2 - q) / ((1 - q) * (2 - q)) - t * p ** (1 - q) / (1 - q) + p ** (2 - q) / (2 - q))
+        np.testing.assert_allclose(metrics.tweedie_deviance(preds, target, power=power), want.mean(), rtol=3e-6)
+    assert np.isclose(metrics.poisson_deviance([1e-8], [1.0]), 2 * (8 * np.log(10) - 1))
+    with pytest.raises(ValueError, match="no distribution"):
+        metrics.TweedieDeviance(power=float("nan"))
+
+
+def test_variance_of_huge_weights() -> None:
+    draw = np.random.default_rng(6)
+    x, weight = draw.normal(1e4, 1, 500).astype(np.float32), np.exp(draw.normal(55, 3, 500)).astype(np.float32)
+    wide, w = x.astype(float), weight.astype(float)
+    mean = np.average(wide, weights=w)
+    np.testing.assert_allclose(metrics.variance(x, weight=weight), np.average((wide - mean) ** 2, weights=w), rtol=1e-5)
+
+
+def test_integers_beyond_32_bits_are_refused_not_wrapped() -> None:
+    for call in (
+        lambda: metrics.mean_absolute_error(np.array([2**40]), np.array([0])),
+        lambda: metrics.sum_of([2**40]),
+        lambda: metrics.Sum().update(metrics.Sum().init(), preds=np.array([-(2**33)])),
+        lambda: metrics.adjusted_rand_index(np.array([2**33, 0]), np.array([0, 1])),
+    ):
+        with pytest.raises(ValueError, match="do not fit in 32 bits"):
+            call()
+    assert float(metrics.sum_of(np.array([2**30, -(2**31)]))) == -(2**30)
+    assert float(metrics.sum_of(np.array([2**32 - 1], np.uint64))) == 2**32
