@@ -156,3 +156,9 @@ def test_quantiles_at_the_ends_whatever_the_weights() -> None:
     lower, upper = ends.bounds(state)
     assert lower[0] <= -7 <= upper[0] and lower[1] <= 100 <= upper[1]
     assert metrics.Quantiles(np.float32(0.5)) == metrics.Quantiles(0.5)  # any number is a share
+
+
+def test_a_share_that_is_a_hair_too_much_and_more_degrees_of_freedom() -> None:
+    assert 0.07 * 100 > 7  # in float64
+    assert float(metrics.quantiles(np.arange(1.0, 101.0), q=0.07, mantissa_bits=13)) < 7.01
+    assert float(metrics.variance([1.0, 2.0, 3.0, 4.0], ddof=2.0)) == 2.5
