@@ -4,37 +4,84 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxdl.metrics.inputs import as_array
-from jaxdl.metrics.metric import inputs_of
+from jaxdl.metrics.metric import inputs_of, statistic_of
 
 _OFTEN = ("preds", "target", "weight", "mask")
 
 
 @partial(jax.jit, static_argnums=0)
 def _compiled(metric: Any, inputs: dict[str, Any]) -> Any:
-    return metric.compute(metric.update(metric.init(), **inputs))
+    state = metric.update(metric.init(), **inputs)
+    return metric.compute(state), {what: read(state) for what, read in _troubles(metric).items()}
+
+
+def _troubles(metric: Any) -> dict[str, Any]:
+    """What a metric, or its statistic, can say of a state: "invalid", "overflowed"."""
+    found = {}
+    for what in ("invalid", "overflowed"):
+        for teller in (statistic_of(metric), metric):
+            if hasattr(teller, what):
+                found[what] = getattr(teller, what)
+    return found
 
 
 def evaluate(metric: Any, /, **inputs: Any) -> Any:
-    """The value of a metric on arrays at hand: `compute(update(init(), ...))`, compiled once for each shape."""
+    """The value of a metric on arrays at hand: `compute(update(init(), ...))`, compiled once for each shape.
+
+    Warns where something was left out (an id out of range) or did not fit; not inside jit, where nothing is known yet.
+    """
     name = metric.name
     arrays = {
         key: jax.tree.map(lambda leaf, key=key: as_array(leaf, f"{name}: {key}"), value, is_leaf=_is_sequence)
         for key, value in inputs.items()
         if value is not None
     }
-    return _compiled(metric, arrays)
+    value, troubles = _compiled(metric, arrays)
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(troubles)):
+        left = float(np.sum(np.asarray(troubles.get("invalid", 0), np.float64)))
+        if left:
+            warnings.warn(
+                f"{name}: weight {left:g} was left out, since a class, label or group there is out of range; "
+                "mask= leaves out examples without a warning",
+                stacklevel=3,
+            )
+        if np.any(np.asarray(troubles.get("overflowed", False))):
+            warnings.warn(f"{name}: more examples came than the capacity holds, so the value is NaN", stacklevel=3)
+    return value
 
 
 def _is_sequence(value: Any) -> bool:
     """Lists of numbers are one array each, not a tree of scalars."""
     return isinstance(value, list)
+
+
+def _present(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs with id 0 where weight or mask says that an example is absent: whatever stands there is no class."""
+    parts = [part for part in (inputs["weight"], inputs["mask"]) if part is not None]
+    if not parts or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs)):
+        return inputs
+
+    def one(value: Any) -> Any:
+        array = np.asarray(value)
+        if array.dtype.kind not in "iu":
+            return value
+        here = np.ones(array.shape, bool)
+        for part in map(np.asarray, parts):
+            if part.shape != array.shape[: part.ndim]:
+                return value  # `update` says what is wrong
+            here &= part.reshape(part.shape + (1,) * (array.ndim - part.ndim)) != 0
+        return np.where(here, array, np.zeros_like(array))
+
+    return {key: value if value is None or key in ("weight", "mask") else one(value) for key, value in inputs.items()}
 
 
 def one_call(
@@ -71,7 +118,7 @@ def one_call(
                 raise TypeError(f"{name}() has no argument {key!r}{hint}")
         lacks = any(p.default is p.empty and key not in config for key, p in fields.items())
         if infer is not None and (lacks or (either and not any(config.get(key) is not None for key in either))):
-            config = {**infer({**config, **inputs}), **config}
+            config = {**infer({**config, **_present(inputs)}), **config}
         lacking = [key for key, p in fields.items() if p.default is p.empty and key not in config]
         if lacking:
             raise TypeError(f"{name}() needs {lacking[0]}=")

@@ -69,6 +69,12 @@ class PairCounts:
         count = self.num_classes
         if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 2 <= count <= 32768:
             raise ValueError(f"{self.name}: num_classes must be an integer from 2 to 32768; it is {count!r}")
+        ignored = self.ignore_index
+        if ignored is not None and (isinstance(ignored, bool) or not isinstance(ignored, int | np.integer)):
+            raise ValueError(
+                f"{self.name}: ignore_index must be one integer id, such as 255; it is {ignored!r}. "
+                "mask= leaves out any set of examples"
+            )
         check_threshold(self.threshold, self.name)
         if self.threshold is not None and count != 2:
             raise ValueError(

@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from jaxdl.metrics.inputs import as_texts
+
 Kind = Literal["quantile", "uniform"]
 
 
@@ -102,8 +104,8 @@ def category_ids(values: Any, names: Sequence[Any] | None = None) -> Categories:
     """
     column = np.asarray(values, dtype=object).reshape(-1)
     missing = np.array([value is None or value != value for value in column], bool)
-    texts = np.array([str(value) for value in column], dtype=object)
-    known = sorted(set(texts[~missing])) if names is None else [str(name) for name in names]
+    texts = as_texts(column)
+    known = sorted(set(texts[~missing])) if names is None else as_texts(np.array(list(names), object)).tolist()
     if len(set(known)) < len(known):
         raise ValueError(f"category_ids: two categories have one name: {known}")
     places = {name: i for i, name in enumerate(known)}

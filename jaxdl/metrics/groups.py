@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.metrics import sums
-from jaxdl.metrics.inputs import as_ids, as_mask, as_weight
+from jaxdl.metrics.inputs import as_ids, as_mask, as_texts, as_weight
 from jaxdl.metrics.metric import Derived, Reduce, inputs_of, statistic_of
 
 
@@ -192,9 +192,12 @@ def by(metric: Any, groups: int | Sequence[str], *, name: str = "") -> By:
 
 
 def group_ids(values: Any, groups: Sequence[str]) -> Any:
-    """Strings (or any labels) as int32 ids into `groups`, on the host; what is not among them becomes -1."""
-    places = {str(group): i for i, group in enumerate(groups)}
-    flat = np.asarray(values).astype(str)
+    """Strings (or any labels) as int32 ids into `groups`, on the host; what is not among them becomes -1.
+
+    Labels are compared as text, whole floats as integers: 3 and 3.0 are the same group.
+    """
+    places = {name: i for i, name in enumerate(as_texts(list(groups)).tolist())}
+    flat = as_texts(values).astype(str)
     kinds, inverse = np.unique(flat, return_inverse=True)
     ids = np.array([places.get(str(kind), -1) for kind in kinds], np.int32)
     return ids[inverse].reshape(flat.shape)

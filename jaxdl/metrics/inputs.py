@@ -108,3 +108,18 @@ def weighted(values: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, ja
         return values, jnp.ones_like(values)
     weight = weight.reshape(-1)
     return jnp.where(weight == 0, jnp.zeros_like(values), values * weight), weight
+
+
+def as_texts(values: Any) -> np.ndarray:
+    """Labels of any kind as strings, on the host: an object array of the same shape; whole floats read as integers.
+
+    So a column of integers that became floats (as one missing value makes it) keeps its names.
+    """
+    column = np.asarray(values)
+    if column.dtype.kind == "f":
+        column = column.astype(object)
+    whole = [isinstance(x, float | np.floating) and float(x).is_integer() for x in column.reshape(-1).tolist()]
+    flat = [str(int(x)) if w else str(x) for x, w in zip(column.reshape(-1).tolist(), whole, strict=True)]
+    texts = np.empty(len(flat), object)
+    texts[:] = flat
+    return texts.reshape(column.shape)
