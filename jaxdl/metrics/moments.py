@@ -149,6 +149,9 @@ def _moments(
 ) -> MomentState:
     """The moments of one batch of flat arrays [examples * outputs]: rough means, then what is centred on them."""
     pairs = _KINDS[of][1]
+    unit: Any = np.float32(1)
+    if weight is not None:
+        weight, unit = _near_one(weight)
     given = list(arrays) if weight is None else [*arrays, weight]
 
     def split(chunk: Sequence[jax.Array]) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
@@ -183,7 +186,15 @@ def _moments(
     means = rest * inverse[None]  # before the product: the square of a sum need not be a number
     small = jnp.stack([-rest[i] * means[j] for i, j in pairs])
     products = sums.add(sums.Sums(found.hi[count:last], found.lo[count:last]), _plain(small))
+    total, products = (sums.Sums(x.hi * unit, x.lo * unit) for x in (total, products))
     return MomentState(total, sums.add(_plain(pivot), _plain(means)), products)
+
+
+def _near_one(weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Weights divided by a power of two near the largest, and that power: products of tiny ones would lose digits."""
+    largest = jnp.max(jnp.where(jnp.isfinite(weight), jnp.abs(weight), jnp.zeros_like(weight)), initial=0.0)
+    exponent = jnp.clip(jnp.frexp(largest)[1], -100, 100)
+    return weight * jnp.ldexp(jnp.float32(1), -exponent), jnp.ldexp(jnp.float32(1), exponent)
 
 
 def _inverse(size: jax.Array) -> jax.Array:

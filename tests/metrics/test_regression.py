@@ -404,3 +404,14 @@ def test_integers_beyond_32_bits_are_refused_not_wrapped() -> None:
             call()
     assert float(metrics.sum_of(np.array([2**30, -(2**31)]))) == -(2**30)
     assert float(metrics.sum_of(np.array([2**32 - 1], np.uint64))) == 2**32
+
+
+@pytest.mark.parametrize("scale", [1e-28, 1e-19, 1e12])
+def test_the_scale_of_weights_does_not_matter(scale: float) -> None:
+    draw = np.random.default_rng(4)
+    target = draw.normal(1e4, 1, 40).astype(np.float32)
+    preds = (target + draw.normal(0, 0.5, 40)).astype(np.float32)
+    weight = draw.random(40).astype(np.float32)
+    for function in (metrics.r2, metrics.pearson):
+        want = function(preds, target, weight=weight)
+        np.testing.assert_allclose(function(preds, target, weight=weight * np.float32(scale)), want, rtol=3e-6)
