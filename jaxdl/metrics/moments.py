@@ -204,14 +204,18 @@ def _inverse(size: jax.Array) -> jax.Array:
 
 
 def _first(values: jax.Array, weights: jax.Array | None, outputs: int) -> jax.Array:
-    """The first example [outputs] of weight above 0; 0 where there is none."""
+    """The first example [outputs], of those with the largest weight; 0 where none has a weight.
+
+    One that outweighs all others is the mean: deviations from it are exact, however small theirs are beside it.
+    """
     rows = values.reshape(-1, outputs)
     if rows.shape[0] == 0:
         return jnp.zeros((outputs,), jnp.float32)
     if weights is None:
         return rows[0]
     places = lax.broadcasted_iota(jnp.int32, rows.shape, 0)
-    present = weights.reshape(-1, outputs) != 0
+    heavy = weights.reshape(-1, outputs)
+    present = (heavy != 0) & (heavy == jnp.broadcast_to(jnp.max(heavy, axis=0), heavy.shape))
     first = jnp.min(jnp.where(present, places, jnp.full_like(places, rows.shape[0])), axis=0)
     found = jnp.take_along_axis(rows, jnp.minimum(first, rows.shape[0] - 1)[None], axis=0)[0]
     return jnp.where(first < rows.shape[0], found, jnp.zeros_like(found))

@@ -406,12 +406,13 @@ def test_integers_beyond_32_bits_are_refused_not_wrapped() -> None:
     assert float(metrics.sum_of(np.array([2**32 - 1], np.uint64))) == 2**32
 
 
-@pytest.mark.parametrize("scale", [1e-28, 1e-19, 1e12])
-def test_the_scale_of_weights_does_not_matter(scale: float) -> None:
-    draw = np.random.default_rng(4)
-    target = draw.normal(1e4, 1, 40).astype(np.float32)
-    preds = (target + draw.normal(0, 0.5, 40)).astype(np.float32)
-    weight = draw.random(40).astype(np.float32)
-    for function in (metrics.r2, metrics.pearson):
-        want = function(preds, target, weight=weight)
-        np.testing.assert_allclose(function(preds, target, weight=weight * np.float32(scale)), want, rtol=3e-6)
+@pytest.mark.parametrize("decades", [(-37, -35), (-31, -19), (-12, 0), (5, 17)])
+def test_weights_of_any_scale_and_spread(decades: tuple[int, int]) -> None:
+    for seed in range(3):
+        draw = np.random.default_rng(seed)
+        target = draw.normal(1e6, 1, 7).astype(np.float32)
+        preds = (target + draw.normal(0, 1, 7)).astype(np.float32)
+        weight = (10 ** draw.uniform(*decades, 7)).astype(np.float32)
+        wide = [x.astype(np.float64) for x in (target, preds, weight)]
+        want = peer.r2_score(wide[0], wide[1], sample_weight=wide[2])
+        np.testing.assert_allclose(metrics.r2(preds, target, weight=weight), want, rtol=3e-6)
