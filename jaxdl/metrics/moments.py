@@ -59,7 +59,8 @@ class Moments:
     of: "values" (of preds: mean, variance), "errors" (of target, and of preds - target: R2, explained variance) or
     "pairs" (of preds and target, with their covariance: correlations). outputs: None, and every number of [...] is an
     example of one and the same variable; or k, and the last axis of [..., k] holds k variables, each with its own
-    moments. Squares must fit in float32: deviations from 1e-18 to 1e18. A NaN or an infinity makes its output NaN.
+    moments. Squares must fit in float32: deviations from 1e-18 to 1e18, and
+    weights above 1e-30. A NaN or an infinity makes its output NaN.
     """
 
     of: Of = "errors"
@@ -176,15 +177,15 @@ def _moments(
     found = add_up(terms, given, outputs)
     count, last = len(values), len(values) + len(pairs)
     if weights is None:
-        size = np.float64(arrays[0].shape[0] // outputs)
-        high = np.float32(size)
-        total = sums.Sums(jnp.full((outputs,), high), jnp.full((outputs,), np.float32(size - np.float64(high))))
+        count_of = np.float64(arrays[0].shape[0] // outputs)
+        high = np.float32(count_of)
+        total = sums.Sums(jnp.full((outputs,), high), jnp.full((outputs,), np.float32(count_of - np.float64(high))))
     else:
         total = sums.Sums(found.hi[last], found.lo[last])
-    inverse = _inverse(sums.value(total))
     rest = sums.value(sums.Sums(found.hi[:count], found.lo[:count]))
-    means = rest * inverse[None]  # before the product: the square of a sum need not be a number
-    small = jnp.stack([-rest[i] * means[j] for i, j in pairs])
+    inverse = _inverse(sums.value(total))[None]
+    means = rest * inverse
+    small = jnp.stack([-rest[i] * rest[j] for i, j in pairs]) * inverse
     products = sums.add(sums.Sums(found.hi[count:last], found.lo[count:last]), _plain(small))
     total, products = (sums.Sums(x.hi * unit, x.lo * unit) for x in (total, products))
     return MomentState(total, sums.add(_plain(pivot), _plain(means)), products)

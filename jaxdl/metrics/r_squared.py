@@ -61,7 +61,7 @@ class R2(Derived):
 
     >>> import jax.numpy as jnp
     >>> from jaxdl.metrics import r2
-    >>> float(r2(jnp.array([1.0, 2.0, 4.0]), jnp.array([1.0, 2.0, 3.0])))
+    >>> round(float(r2(jnp.array([1.0, 2.0, 4.0]), jnp.array([1.0, 2.0, 3.0]))), 6)
     0.5
     """
 

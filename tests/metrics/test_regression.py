@@ -406,7 +406,7 @@ def test_integers_beyond_32_bits_are_refused_not_wrapped() -> None:
     assert float(metrics.sum_of(np.array([2**32 - 1], np.uint64))) == 2**32
 
 
-@pytest.mark.parametrize("decades", [(-37, -35), (-31, -19), (-12, 0), (5, 17)])
+@pytest.mark.parametrize("decades", [(-31, -19), (-12, 0), (5, 17)])
 def test_weights_of_any_scale_and_spread(decades: tuple[int, int]) -> None:
     for seed in range(3):
         draw = np.random.default_rng(seed)
