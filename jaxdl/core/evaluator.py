@@ -15,7 +15,7 @@ from jaxdl.core.cost import cost_of, slow_in_loops
 from jaxdl.core.plan import choose_plan
 from jaxdl.core.program import Feed
 from jaxdl.core.state import State
-from jaxdl.core.step import Array, Step
+from jaxdl.core.step import Array, Step, columns_of
 from jaxdl.core.task import PyTree
 from jaxdl.parallel import Layout
 
@@ -97,10 +97,10 @@ class Evaluator:
         batch["weight"] = batch["weight"] * live
         assert self.step.evaluate is not None
         seen = self.step.evaluate(state, batch)
-        _check_columns(self.metrics, batch)
         given = {"preds": seen.preds, "target": seen.target, "weight": seen.weights}
+        columns = {_statistic(metric): columns_of(metric, batch) for metric in self.metrics}
         new = tuple(
-            statistic.update(one, **given, **{key: batch[key] for key in _columns(statistic)})
+            statistic.update(one, **given, **columns[statistic])
             for statistic, one in zip(self._statistics, sums, strict=True)
         )
         return new, jnp.stack([seen.loss, seen.weight])
@@ -148,21 +148,6 @@ class Evaluator:
 
 def _statistic(metric: Any) -> Any:
     return getattr(metric, "statistic", metric)
-
-
-def _columns(statistic: Any) -> list[str]:
-    """The columns of the batch that a statistic reads beside the predictions and their target."""
-    return [key for key in getattr(statistic, "inputs", ()) if key not in ("preds", "target")]
-
-
-def _check_columns(metrics: tuple[Any, ...], batch: dict[str, Array]) -> None:
-    for metric in metrics:
-        for key in _columns(_statistic(metric)):
-            if key not in batch:
-                raise ValueError(
-                    f"the metric {metric.name!r} reads the column {key!r}, which the data lack; "
-                    f"they have {', '.join(batch)}"
-                )
 
 
 def _numbers(name: str, value: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import optax
 
 from jaxdl.core.keys import step_key
 from jaxdl.core.state import State
-from jaxdl.core.step import Alike, Evaluation, Measure, Report, Step
+from jaxdl.core.step import Alike, Evaluation, Measure, Report, Step, columns_of
 from jaxdl.core.task import Array, Batch, Context, Hyper, Loss, PyTree, Task
 
 PRECISIONS = ("float32", "bf16")
@@ -146,7 +146,8 @@ def gradient_step(
             new_state[name] = value if old is None else jax.tree.map(lambda n, o: n.astype(o.dtype), value, old)
         rows = {"carry": new_state.pop("carry")} if "carry" in new_state else {}
         preds, target = preds_and_target(loss.outputs, batch)
-        states = {m.name: m.update(m.init(), preds=_float32(preds), target=target, weight=weights) for m in metrics}
+        given = {"preds": _float32(preds), "target": target, "weight": weights}
+        states = {m.name: m.update(m.init(), **given, **columns_of(m, batch)) for m in metrics}
         sums = {"gradient": gradient, "loss": total, "metrics": states}
         return Measure(sums, weight, new_state, rows, Alike(loss.weight is None))
 

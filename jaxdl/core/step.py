@@ -117,6 +117,23 @@ def require_step(step: Any, taker: str) -> None:
         raise TypeError(f"{taker} takes a Step, not a {type(step).__name__}")
 
 
+def columns_of(metric: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
+    """The columns of a batch that a metric reads beside the predictions and their target (`by` reads "group").
+
+    Raises:
+        ValueError: the batch lacks one; it is named, with those that are there.
+    """
+    statistic = getattr(metric, "statistic", metric)
+    names = [key for key in getattr(statistic, "inputs", ()) if key not in ("preds", "target")]
+    for key in names:
+        if key not in batch:
+            raise ValueError(
+                f"the metric {metric.name!r} reads the column {key!r}, which the data lack; "
+                f"they have {', '.join(batch)}"
+            )
+    return {key: batch[key] for key in names}
+
+
 def add(a: Measure, b: Measure) -> Measure:
     """The measure of two disjoint sets of examples together."""
     weight = a.weight + b.weight

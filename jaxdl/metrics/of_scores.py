@@ -30,7 +30,7 @@ class OfScores:
         raise NotImplementedError
 
     def _ends(self, scores: Sorted, at: Corners) -> tuple[jax.Array, jax.Array]:
-        raise NotImplementedError
+        raise TypeError(f"{self.name} is no single number, so it has no low and high end; ask its area: ROCAUC, PRAUC")
 
     @property
     def statistic(self) -> Any:

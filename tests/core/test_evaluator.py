@@ -82,3 +82,13 @@ def test_a_column_that_the_data_lack_is_named(run: jaxdl.Run) -> None:
 def test_nested_values_are_named_by_their_path(run: jaxdl.Run) -> None:
     values = run.evaluate(DATA, metrics=(Parts(),))
     assert sorted(values) == ["loss", "parts/a", "parts/b/deep"] and values["parts/a"] == 120
+
+
+def test_training_metrics_read_their_column_too() -> None:
+    task = jaxdl.tasks.classification(jaxdl.create_model("linear", num_classes=2))
+    sliced = metrics.by(metrics.Accuracy(), ["a", "b", "c"])
+    run = jaxdl.fit(task, DATA, epochs=1, batch_size=20, verbose=0, train_metrics=[sliced], shuffle=False)
+    seen = [run.history[0][f"train:accuracy_by_group/{name}"] for name in "abc"]
+    assert all(abs(20 * share - round(20 * share)) < 1e-4 for share in seen)  # of 20 examples each
+    with pytest.raises(ValueError, match="'accuracy_by_group' reads the column 'group', which the data lack"):
+        jaxdl.fit(task, {"x": X, "y": Y}, epochs=1, batch_size=20, verbose=0, train_metrics=[sliced])

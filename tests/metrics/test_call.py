@@ -61,3 +61,10 @@ def test_the_normal_interval_is_the_quantile_times_the_standard_deviation() -> N
     found = metrics.confidence_interval(metrics.Mean(), key, preds=values, resamples=40, method="normal", level=0.9)
     spread = 1.6448536 * drawn.std(ddof=1)
     np.testing.assert_allclose([found.low, found.high], [found.value - spread, found.value + spread], rtol=1e-5)
+
+
+def test_a_curve_has_no_low_and_high_end() -> None:
+    curve = metrics.ROCCurve(scores=metrics.Histogram())
+    state = curve.update(curve.init(), preds=np.float32([0.1, 0.9, 0.4]), target=[0, 1, 1])
+    with pytest.raises(TypeError, match="roc_curve is no single number"):
+        curve.bounded(state)
