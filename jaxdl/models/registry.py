@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import fnmatch
+import functools
 import importlib
+import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-REQUIRED = "required"
+import jax
+import jax.numpy as jnp
 
-_MODELS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
-    {
-        # name: (module, class, input)
-        "convnet": ("jaxdl.models.convnet", "ConvNet", "[batch, height, width, channels]"),
-        "linear": ("jaxdl.models.mlp", "Linear", "[batch, ...], flattened"),
-        "mlp": ("jaxdl.models.mlp", "MLP", "[batch, ...], flattened"),
-    }
-)
+from jaxdl.models.catalog import MODELS
+from jaxdl.nn.light_keys import light_key
+
+REQUIRED = "required"
+# How many classes `ModelInfo.parameters` counts where the model does not say: those of ImageNet.
+COUNTED_CLASSES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,20 +30,34 @@ class ModelInfo:
     Attributes:
         name: its name in `create_model`.
         summary: what it is, in one sentence.
-        inputs: the shape of x.
-        options: name -> default, in the order of the class; "required" where there is none.
+        inputs: the shape of x in words.
+        example: the shape of one example without the batch; a mapping of shapes where x is one.
+        options: name -> default under this name, in the order of the class; "required" where there is none.
+        fixed: those options that the name sets: what makes "resnet50" of a residual network.
+        variants: the other names of the same class.
+        reference: who published it, and the implementation whose numbers it follows; "" where nobody did.
         uses_mask: True when it has batch norm that wants to know the padding rows.
     """
 
     name: str
     summary: str
     inputs: str
+    example: Any
     options: Mapping[str, Any]
+    fixed: Mapping[str, Any]
+    variants: tuple[str, ...]
+    reference: str
     uses_mask: bool
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained, with the options of the name, 1000 classes where `num_classes` is required,
+        and the input of `example`; from shapes only, nothing is run."""
+        return _count(self.name)
 
 
 def create_model(name: str, **options: Any) -> Any:
-    """Build the model called `name`: `create_model("convnet", num_classes=10, width=16)`.
+    """Build the model called `name`: `create_model("resnet50", num_classes=10, width=16)`.
 
     Returns:
         An unbound flax.linen module, called `module(x, *, train)`; it holds no parameters.
@@ -50,8 +66,7 @@ def create_model(name: str, **options: Any) -> Any:
         ValueError: no model has that name; the nearest is suggested.
         TypeError: the model has no such option (the nearest is suggested), or a required one is missing.
     """
-    kind = _load(name)
-    known = _options(kind)
+    kind, known = _load(name), _defaults(name)
     for option in options:
         if option not in known:
             takes = ", ".join(known)
@@ -59,43 +74,75 @@ def create_model(name: str, **options: Any) -> Any:
     missing = [option for option, default in known.items() if default is REQUIRED and option not in options]
     if missing:
         raise TypeError(f"model {name!r} needs {', '.join(missing)}: create_model({name!r}, {missing[0]}=...)")
-    return kind(**options)
+    return kind(**{**MODELS[name].options, **options})
 
 
-def list_models() -> tuple[str, ...]:
-    """The names that `create_model` knows, sorted."""
-    return tuple(sorted(_MODELS))
+def list_models(pattern: str = "*") -> tuple[str, ...]:
+    """The names that `create_model` knows, sorted; only those like the pattern: `list_models("resnet*")`."""
+    return tuple(sorted(fnmatch.filter(MODELS, pattern)))
 
 
 def model_info(name: str) -> ModelInfo:
-    """What the model called `name` is, what goes in, and its options with their defaults.
+    """What the model called `name` is, what goes in, its options with their defaults, its size and its relatives.
 
     Raises:
         ValueError: no model has that name; the nearest is suggested.
     """
-    kind = _load(name)
+    kind, entry = _load(name), MODELS[name]
+    relatives = (other for other, row in MODELS.items() if row[:2] == entry[:2] and other != name)
     return ModelInfo(
         name=name,
         summary=(kind.__doc__ or "").strip().split("\n")[0],
-        inputs=_MODELS[name][2],
-        options=MappingProxyType(_options(kind)),
+        inputs=entry.inputs,
+        example=entry.example,
+        options=MappingProxyType(_defaults(name)),
+        fixed=entry.options,
+        variants=tuple(sorted(relatives)),
+        reference=entry.reference,
         uses_mask="mask" in kind.__call__.__annotations__,
     )
 
 
+def example_input(name: str, batch: int = 1) -> Any:
+    """The shapes and dtypes of a batch for the model called `name`, as `jax.eval_shape` takes them."""
+    entry = MODELS[name]
+    shapes = entry.example
+    dtype = jnp.dtype(entry.dtype)
+    if isinstance(shapes, Mapping):
+        return {key: jax.ShapeDtypeStruct((batch, *shape), dtype) for key, shape in shapes.items()}
+    return jax.ShapeDtypeStruct((batch, *shapes), dtype)
+
+
+@functools.cache
+def _count(name: str) -> int:
+    needed = {option: COUNTED_CLASSES for option, default in _defaults(name).items() if default is REQUIRED}
+    model = create_model(name, **needed)
+    keys = {"params": light_key(jax.random.key(0))}
+    variables = jax.eval_shape(lambda x: model.init(keys, x, train=False), example_input(name))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
+
+
 def _load(name: str) -> type:
-    if name not in _MODELS:
-        raise ValueError(
-            f"no model is called {name!r}{_nearest(str(name), _MODELS)} (known: {', '.join(list_models())})"
-        )
-    module, kind, _ = _MODELS[name]
-    return getattr(importlib.import_module(module), kind)
+    if name not in MODELS:
+        words = name.split("_") if isinstance(name, str) else []
+        near = difflib.get_close_matches(str(name), MODELS, n=3) or [known for known in MODELS if known in words]
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"no model is called {name!r}{hint} (jaxdl.list_models() names all {len(MODELS)})")
+    entry = MODELS[name]
+    return getattr(importlib.import_module(f"jaxdl.models.{entry.module}"), entry.kind)
 
 
-def _options(kind: type) -> dict[str, Any]:
-    """The dataclass fields of a linen module without linen's own."""
-    fields = [field for field in dataclasses.fields(kind) if field.init and field.name not in ("parent", "name")]
-    return {field.name: REQUIRED if field.default is dataclasses.MISSING else field.default for field in fields}
+def _defaults(name: str) -> dict[str, Any]:
+    """The dataclass fields of a linen module without linen's own, with the defaults that go with the name."""
+    fixed = MODELS[name].options
+    fields = [field for field in dataclasses.fields(_load(name)) if field.init and field.name not in ("parent", "name")]
+    found: dict[str, Any] = {}
+    for field in fields:
+        default = REQUIRED if field.default is dataclasses.MISSING else field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        found[field.name] = fixed.get(field.name, default)
+    return found
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -26,8 +26,13 @@ def test_only_the_model_with_batch_norm_uses_a_mask():
 def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(ValueError, match=r"no model is called 'convent'; did you mean 'convnet'\?"):
         create_model("convent", num_classes=10)
-    with pytest.raises(ValueError, match="known: convnet, linear, mlp"):
-        model_info("resnet9000")
+    with pytest.raises(ValueError, match=r"no model is called 'zzz' \(jaxdl.list_models\(\) names all \d+\)"):
+        model_info("zzz")
+
+
+def test_names_are_listed_by_pattern():
+    assert list_models("*net") == tuple(name for name in list_models() if name.endswith("net"))
+    assert list_models("nothing*") == ()
 
 
 def test_an_unknown_option_suggests_the_nearest():

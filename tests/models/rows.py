@@ -1,0 +1,82 @@
+"""One row per model that obeys the laws of test_laws.py: tiny options, data that it can learn by heart, its task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdl import tasks
+
+Data = Callable[[np.random.Generator, int], dict[str, np.ndarray]]
+
+
+def images(size: int = 16, channels: int = 3, classes: int = 3) -> Data:
+    """x: [n, size, size, channels] noise; y: [n] class numbers."""
+
+    def make(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+        x = rng.normal(size=(count, size, size, channels)).astype(np.float32)
+        return {"x": x, "y": rng.integers(0, classes, count).astype(np.int32)}
+
+    return make
+
+
+def vectors(features: int = 12, classes: int = 3) -> Data:
+    """x: [n, features] noise; y: [n] class numbers."""
+
+    def make(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+        x = rng.normal(size=(count, features)).astype(np.float32)
+        return {"x": x, "y": rng.integers(0, classes, count).astype(np.int32)}
+
+    return make
+
+
+class Row(NamedTuple):
+    """One model under the laws.
+
+    Attributes:
+        name: in `create_model`.
+        options: that make it tiny: it should compile in a second or two.
+        data: (generator, n) -> a batch of n examples with "x" and what the task needs.
+        task: module -> jaxdl Task, by which it learns 32 examples by heart.
+        label: what sets the row apart from others of the same name.
+        rate: Adam's learning rate for that; steps: on all 32 examples at once.
+        loss: what the evaluated loss must fall below.
+        no_gradient: regular expressions of parameters ("block0/norm2/scale") whose gradient is 0 by design.
+        couples: the evaluated outputs of an example depend on the others of its batch by design.
+        slow: tested by `make test-slow` only. Each family keeps one row that is not.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    data: Data
+    task: Callable[[Any], Any] = tasks.classification
+    label: str = ""
+    rate: float = 1e-2
+    steps: int = 40
+    loss: float = 0.1
+    no_gradient: tuple[str, ...] = ()
+    couples: bool = False
+    slow: bool = False
+
+    @property
+    def id(self) -> str:
+        """As pytest shows it."""
+        return f"{self.name}-{self.label}" if self.label else self.name
+
+
+ROWS: tuple[Row, ...] = (
+    # Small networks.
+    Row("linear", {"num_classes": 3}, vectors(40), rate=5e-2),
+    Row("mlp", {"num_classes": 3, "widths": (16, 16)}, vectors()),
+    Row("convnet", {"num_classes": 3, "width": 4, "hidden": 16, "dropout": 0.0}, images(8)),
+    # Classics: LeNet, AlexNet, VGG, GoogLeNet, Inception.
+    # Residual networks.
+    # Dense, small and mobile networks.
+    # Recurrent networks.
+    # Transformers.
+    # Segmentation.
+    # Detection.
+    # Variational autoencoders, two towers.
+)
