@@ -22,24 +22,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl import nn
-from jaxdl.core.task import Array, Batch, Context, Key, Loss, PyTree, Task, Variables
+from jaxdl.core.task import Array, Batch, Context, Loss, PyTree, Task, Variables
 from jaxdl.nn.networks import Network, function_network, linen_network, nnx_network
 from jaxdl.nn.precision import widened
+from jaxdl.tasks_network import init_of, run_network
 
 LossFunction = Callable[[Array, Array], Array]
 
 
 def classification(
-    model: Any, *, label_smoothing: float = 0.0, class_weight: Sequence[float] | Mapping[int, float] | None = None
+    model: Any,
+    *,
+    label_smoothing: float = 0.0,
+    class_weight: Sequence[float] | Mapping[int, float] | None = None,
+    aux_weight: float = 0.3,
 ) -> Task:
     """Which of several classes: softmax cross-entropy.
 
     Args:
-        model: a linen module; [batch, ...] -> logits [batch, classes].
+        model: a linen module; [batch, ...] -> logits [batch, classes], or, in training, {"logits", "aux1", ...}.
         label_smoothing: share of the target that is spread over all classes, in training only; the evaluated loss
             is the plain one, so that trials with different smoothing compare. `hyper` "label_smoothing" overrides it.
         class_weight: what each class counts, by class number; a mapping leaves the others at 1. It multiplies the
             weights, so the loss is sum(w * value) / sum(w), in training and evaluation.
+        aux_weight: what the loss of each auxiliary head counts, in training.
 
     Batch:
         x: what the model takes. y: [batch] integers in [0, classes).
@@ -50,21 +56,21 @@ def classification(
     from jaxdl.metrics import Accuracy
 
     _check_fraction("label_smoothing", label_smoothing)
+    _check_factor("aux_weight", aux_weight)
     network = linen_network(model)
 
     def loss(variables: Variables, batch: Batch, context: Context) -> Loss:
-        logits, state = _run(network, variables, batch["x"], context)
+        outputs, state = run_network(network, variables, batch["x"], context)
         labels = _labels(batch["y"], "classification")
-        _check_classes(logits, labels.shape)
-        value = nn.softmax_cross_entropy(logits, labels, label_smoothing=_smoothing(context, label_smoothing))
+        logits, value = _cross_entropy(outputs, labels, _smoothing(context, label_smoothing), aux_weight)
         weight = None if class_weight is None else _class_weights(class_weight, logits.shape[-1])[labels]
         return Loss(value, weight, widened(logits), state)
 
     def predict(variables: Variables, batch: Batch) -> Array:
-        logits, _ = _run(network, variables, batch["x"], None)
+        logits, _ = run_network(network, variables, batch["x"], None)
         return jax.nn.softmax(widened(logits), axis=-1)
 
-    return Task(_init(network), loss, predict, metrics=(Accuracy(),))
+    return Task(init_of(network), loss, predict, metrics=(Accuracy(),))
 
 
 def regression(model: Any, *, loss: str | LossFunction = "squared") -> Task:
@@ -117,9 +123,8 @@ def language_model(model: Any, *, pad: int | None = None, label_smoothing: float
         if shifted and batch["x"].ndim == 2 and batch["x"].shape[1] < 2:
             raise ValueError(f"language_model: x {batch['x'].shape} has no next token; give at least two per row, or y")
         inputs, targets = (batch["x"][:, :-1], batch["x"][:, 1:]) if shifted else (batch["x"], batch["y"])
-        logits, state = _run(network, variables, readable(inputs), context)
+        logits, state = run_network(network, variables, readable(inputs), context)
         targets = _labels(targets, "language_model")
-        _check_classes(logits, targets.shape)
         counted = None if pad is None else targets != pad
         if "mask" in batch:
             mask = batch["mask"][:, 1:] if shifted else batch["mask"]
@@ -127,43 +132,63 @@ def language_model(model: Any, *, pad: int | None = None, label_smoothing: float
         return _masked_loss(logits, targets, counted, _smoothing(context, label_smoothing), state)
 
     def predict(variables: Variables, batch: Batch) -> Array:
-        logits, _ = _run(network, variables, readable(batch["x"]), None)
+        logits, _ = run_network(network, variables, readable(batch["x"]), None)
         return jax.nn.softmax(widened(logits), axis=-1)
 
-    return Task(_init(network, readable), loss, predict, metrics=(Accuracy(),))
+    return Task(init_of(network, readable), loss, predict, metrics=(Accuracy(),))
 
 
-def segmentation(model: Any, *, ignore_index: int | None = 255, label_smoothing: float = 0.0) -> Task:
+def segmentation(
+    model: Any,
+    *,
+    ignore_index: int | None = 255,
+    label_smoothing: float = 0.0,
+    class_weight: Sequence[float] | Mapping[int, float] | None = None,
+    aux_weight: float = 0.4,
+) -> Task:
     """The class of every pixel: softmax cross-entropy, averaged over the pixels that are labelled.
 
     Args:
-        model: a linen module; images [batch, height, width, channels] -> logits [batch, height, width, classes].
+        model: a linen module; images [batch, height, width, channels] -> logits [batch, height, width, classes], or,
+            in training, {"logits", "aux1", ...}, all of that shape.
         ignore_index: the label of pixels that do not count (in loss and metrics); None: all count.
         label_smoothing: as in `classification`.
+        class_weight: as in `classification`, for pixels. Metrics count pixels all alike: a mean IoU of weighted pixels
+            would be none.
+        aux_weight: what the loss of each auxiliary head counts, in training.
 
     Batch:
         x: images. y: [batch, height, width] integers (uint8 masks are fine).
 
     Returns:
         A Task; outputs are {"preds": logits, "target": y}, predictions class numbers int32 [batch, height, width].
+        Its metrics are the accuracy of pixels and, where the model has an attribute num_classes, their mean IoU.
     """
-    from jaxdl.metrics import Accuracy
+    from jaxdl.metrics import Accuracy, MeanIoU
 
     _check_fraction("label_smoothing", label_smoothing)
+    _check_factor("aux_weight", aux_weight)
     network = linen_network(model)
 
     def loss(variables: Variables, batch: Batch, context: Context) -> Loss:
-        logits, state = _run(network, variables, batch["x"], context)
+        outputs, state = run_network(network, variables, batch["x"], context)
         labels = _labels(batch["y"], "segmentation")
-        _check_classes(logits, labels.shape)
         counted = None if ignore_index is None else labels != ignore_index
-        return _masked_loss(logits, labels, counted, _smoothing(context, label_smoothing), state)
+        found = _masked_loss(outputs, labels, counted, _smoothing(context, label_smoothing), state, aux_weight)
+        if class_weight is None:
+            return found
+        table = _class_weights(class_weight, found.outputs["preds"].shape[-1])
+        plain = jnp.ones(labels.shape, jnp.float32) if found.weight is None else found.weight
+        seen = {**found.outputs, "weight": plain}
+        return found._replace(weight=plain * table[found.outputs["target"]], outputs=seen)
 
     def predict(variables: Variables, batch: Batch) -> Array:
-        logits, _ = _run(network, variables, batch["x"], None)
+        logits, _ = run_network(network, variables, batch["x"], None)
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
-    return Task(_init(network), loss, predict, metrics=(Accuracy(),))
+    classes = getattr(model, "num_classes", None)
+    known = isinstance(classes, int) and classes >= 2
+    return Task(init_of(network), loss, predict, metrics=(Accuracy(), *([MeanIoU(classes)] if known else [])))
 
 
 def from_functions(
@@ -262,7 +287,7 @@ def _supervised(
     prediction = kind.predict if predict is None else predict
 
     def loss(variables: Variables, batch: Batch, context: Context) -> Loss:
-        outputs, state = _run(network, variables, batch["x"], context)
+        outputs, state = run_network(network, variables, batch["x"], context)
         target = batch["y"]
         if kind.squeeze:
             outputs, target = _squeeze(outputs), _squeeze(target)
@@ -273,43 +298,42 @@ def _supervised(
         return Loss(widened(value), None, seen, state)
 
     def predicted(variables: Variables, batch: Batch) -> PyTree:
-        outputs, _ = _run(network, variables, batch["x"], None)
+        outputs, _ = run_network(network, variables, batch["x"], None)
         return jax.tree.map(widened, prediction(_squeeze(outputs) if kind.squeeze else outputs))
 
-    return Task(_init(network), loss, predicted, metrics=usual if metrics is None else metrics)
+    return Task(init_of(network), loss, predicted, metrics=usual if metrics is None else metrics)
 
 
-def _init(network: Network, readable: Callable[[Array], Array] = _identity) -> Callable[[Key, Batch], Variables]:
-    return lambda key, batch: network.init(key, _inputs(readable(batch["x"]), {}))
-
-
-def _run(network: Network, variables: Variables, x: PyTree, context: Context | None) -> tuple[PyTree, PyTree]:
-    """The network's outputs and new state; without a context it predicts."""
-    x = _inputs(x, variables["params"])
-    if context is None or not context.train:
-        return network.run(variables, x, train=False, key=None, mask=None, dropout=None)
-    dropout = None if network.dropout is None else context.hyper.get("dropout", network.dropout)
-    key = context.keys("dropout")
-    return network.run(variables, x, train=True, key=key, mask=context.weight > 0, dropout=dropout)
-
-
-def _inputs(x: PyTree, params: PyTree) -> PyTree:
-    """uint8 -> [0, 1] in the dtype of the parameters; everything else as it is."""
-    floats = [leaf.dtype for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    dtype = floats[0] if floats else jnp.float32
-
-    def scaled(leaf: Array) -> Array:
-        return (leaf.astype(jnp.float32) / 255.0).astype(dtype) if leaf.dtype == jnp.uint8 else leaf
-
-    return jax.tree.map(scaled, x)
-
-
-def _masked_loss(logits: Array, labels: Array, counted: Array | None, smoothing: float | Array, state: PyTree) -> Loss:
+def _masked_loss(
+    outputs: PyTree,
+    labels: Array,
+    counted: Array | None,
+    smoothing: float | Array,
+    state: PyTree,
+    aux_weight: float = 0.0,
+) -> Loss:
     """Cross-entropy where `counted` (None: everywhere), weight 0 and a harmless label elsewhere."""
     safe = labels if counted is None else jnp.where(counted, labels, jnp.zeros_like(labels))
-    value = nn.softmax_cross_entropy(logits, safe, label_smoothing=smoothing)
+    logits, value = _cross_entropy(outputs, safe, smoothing, aux_weight)
     weight = None if counted is None else counted.astype(jnp.float32)
     return Loss(value, weight, {"preds": widened(logits), "target": safe}, state)
+
+
+def _cross_entropy(outputs: PyTree, labels: Array, smoothing: float | Array, aux_weight: float) -> tuple[Array, Array]:
+    """The logits, and softmax cross-entropy per label; each auxiliary head's, times its weight, is added.
+
+    outputs: logits, or {"logits", "aux1", ...}, which models with auxiliary heads return in training.
+    """
+    heads = dict(outputs) if isinstance(outputs, Mapping) else {"logits": outputs}
+    if "logits" not in heads or not all(name == "logits" or name.startswith("aux") for name in heads):
+        raise ValueError(f"a model that returns a mapping returns 'logits', 'aux1', ..., not {', '.join(heads)}")
+    logits = heads.pop("logits")
+    _check_classes(logits, labels.shape)
+    value = nn.softmax_cross_entropy(logits, labels, label_smoothing=smoothing)
+    for aux in heads.values():
+        _check_classes(aux, labels.shape)
+        value = value + aux_weight * nn.softmax_cross_entropy(aux, labels, label_smoothing=smoothing)
+    return logits, value
 
 
 def _smoothing(context: Context, static: float) -> float | Array:
@@ -333,6 +357,11 @@ def _check_classes(logits: Array, shape: tuple[int, ...]) -> None:
 def _check_fraction(name: str, value: float) -> None:
     if not 0.0 <= value < 1.0:
         raise ValueError(f"{name} lies in [0, 1), not {value}")
+
+
+def _check_factor(name: str, value: float) -> None:
+    if not (np.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} is a finite number from 0 on, not {value}")
 
 
 def _class_weights(weights: Sequence[float] | Mapping[int, float], classes: int) -> Array:

@@ -146,7 +146,7 @@ def gradient_step(
             new_state[name] = value if old is None else jax.tree.map(lambda n, o: n.astype(o.dtype), value, old)
         rows = {"carry": new_state.pop("carry")} if "carry" in new_state else {}
         preds, target = preds_and_target(loss.outputs, batch)
-        given = {"preds": _float32(preds), "target": target, "weight": weights}
+        given = {"preds": _float32(preds), "target": target, "weight": metric_weights(loss.outputs, batch, weights)}
         states = {m.name: m.update(m.init(), **given, **columns_of(m, batch)) for m in metrics}
         sums = {"gradient": gradient, "loss": total, "metrics": states}
         return Measure(sums, weight, new_state, rows, Alike(loss.weight is None))
@@ -180,7 +180,7 @@ def gradient_step(
     def evaluate(state: State, batch: Batch) -> Evaluation:
         total, (weight, weights, loss) = objective(state.params, state, batch, False)
         preds, target = preds_and_target(loss.outputs, batch)
-        return Evaluation(total, weight, _float32(preds), target, weights)
+        return Evaluation(total, weight, _float32(preds), target, metric_weights(loss.outputs, batch, weights))
 
     def predict(state: State, batch: Batch) -> PyTree:
         inputs = {name: value for name, value in batch.items() if name not in ("weight", "part")}
@@ -242,6 +242,14 @@ def global_norm(tree: PyTree) -> Array:
     return jnp.sqrt(sum((jnp.square(x.astype(jnp.float32)).sum() for x in jax.tree.leaves(tree)), jnp.float32(0)))
 
 
+def metric_weights(outputs: PyTree, batch: Batch, weights: Array) -> Array:
+    """What metrics weigh by: the loss's weights, or the examples' own times the "weight" of such a mapping."""
+    if not (isinstance(outputs, Mapping) and {"preds", "target", "weight"} <= set(outputs)):
+        return weights
+    own = outputs["weight"].astype(jnp.float32)
+    return own * batch["weight"].reshape(batch["weight"].shape + (1,) * (own.ndim - 1))
+
+
 def preds_and_target(outputs: PyTree, batch: Batch) -> tuple[PyTree, PyTree]:
     """What metrics compare: a mapping with "preds" and "target" says so itself, else the target is `batch["y"]`."""
     if isinstance(outputs, Mapping) and {"preds", "target"} <= set(outputs):
@@ -279,7 +287,7 @@ def _columns(inputs: Batch) -> Iterator[None]:
 
 def _halved(inputs: Batch) -> dict[str, Any]:
     """Floating columns as bfloat16, but for the targets, which losses compare with in float32."""
-    return {name: value if name == "y" else _cast(value) for name, value in inputs.items()}
+    return {name: value if name in ("y", "boxes") else _cast(value) for name, value in inputs.items()}
 
 
 def _cast(tree: PyTree) -> PyTree:

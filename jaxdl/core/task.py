@@ -52,7 +52,8 @@ class Loss(NamedTuple):
             elements of an example count like the example. The example's own weight (sample weight, zero for padding
             rows) is multiplied in by the step: a task cannot forget it.
         outputs: what metrics read as `preds` (the target is `batch["y"]`), or a mapping with the keys "preds" and
-            "target" where the target is something else.
+            "target" where the target is something else; a key "weight" ([batch, ...]) says what metrics weigh by where
+            that is not what the loss weighs by.
         model_state: the untrained collections after this batch ({} when there are none), such as
             {"batch_stats": ...}; rows that follow their examples (recurrent carries) stand under "carry".
         extra: scalar terms that are no sum over examples (a prior's KL, an expert-balance loss), each already times its
