@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from jaxdl.nn.activations import Activation, PReLU, Swish, activation, describe, list_activations, maxout
-from jaxdl.nn.layers import BatchNorm, Dropout, max_pool
+from jaxdl.nn.conv import Conv, ConvTranspose, DepthwiseConv, conv_implementation, convolve
+from jaxdl.nn.dense import Dense
+from jaxdl.nn.dropout import Dropout, SpatialDropout, StochasticDepth
+from jaxdl.nn.embed import Embed, LearnedPositions, rotary, sinusoidal_positions
+from jaxdl.nn.excite import SqueezeExcite
 from jaxdl.nn.light_keys import light_key
 from jaxdl.nn.losses import (
     absolute_error,
@@ -21,20 +25,61 @@ from jaxdl.nn.losses import (
     squared_error,
     triplet,
 )
+from jaxdl.nn.norm import (
+    BatchNorm,
+    GroupNorm,
+    L2Norm,
+    LayerNorm,
+    LocalResponseNorm,
+    RMSNorm,
+    batch_statistics_over,
+)
+from jaxdl.nn.pool import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    avg_pool,
+    global_avg_pool,
+    global_max_pool,
+    max_pool,
+    resize,
+)
+from jaxdl.nn.tap import tap
 
 __all__ = [
     "Activation",
     "BatchNorm",
+    "Conv",
+    "ConvTranspose",
+    "Dense",
+    "DepthwiseConv",
     "Dropout",
+    "Embed",
+    "GroupNorm",
+    "L2Norm",
+    "LayerNorm",
+    "LearnedPositions",
+    "LocalResponseNorm",
     "PReLU",
+    "RMSNorm",
+    "SpatialDropout",
+    "SqueezeExcite",
+    "StochasticDepth",
     "Swish",
     "absolute_error",
     "activation",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "avg_pool",
+    "batch_statistics_over",
     "contrastive",
+    "conv_implementation",
+    "convolve",
     "ctc",
     "describe",
     "epsilon_insensitive",
     "focal_cross_entropy",
+    "global_avg_pool",
+    "global_max_pool",
     "hinge",
     "huber",
     "kl_divergence",
@@ -44,8 +89,12 @@ __all__ = [
     "maxout",
     "poisson",
     "quantile_loss",
+    "resize",
+    "rotary",
     "sigmoid_cross_entropy",
+    "sinusoidal_positions",
     "softmax_cross_entropy",
     "squared_error",
+    "tap",
     "triplet",
 ]

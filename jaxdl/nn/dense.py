@@ -1,0 +1,36 @@
+"""The dense layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as linen
+import jax
+import jax.numpy as jnp
+
+from jaxdl.nn.conv import add_bias
+
+Array = jax.Array
+
+
+class Dense(linen.Module):
+    """y = x @ kernel + bias over the last axis.
+
+    Parameters: `kernel` [in, features], `bias` [features].
+
+    Attributes:
+        features: how many numbers come out.
+        use_bias: add a bias.
+        kernel_init: initialiser of the kernel.
+    """
+
+    features: int
+    use_bias: bool = True
+    kernel_init: Any = linen.initializers.lecun_normal()
+
+    @linen.compact
+    def __call__(self, x: Array) -> Array:
+        """x: [..., in]; returns [..., features] in x's dtype."""
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32).astype(x.dtype)
+        y = x @ kernel
+        return add_bias(self, y) if self.use_bias else y
