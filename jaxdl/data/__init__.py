@@ -42,6 +42,9 @@ _HOME = {
     "Resident": "feeds",
     "Streamed": "feeds",
     "make_feed": "feeds",
+    # texts that are read on from batch to batch
+    "TokenStreams": "streams",
+    "token_windows": "streams",
     # work for each record, in worker processes
     "GrainFeed": "grain_feed",
     "ImageFiles": "augment",
@@ -73,6 +76,8 @@ if TYPE_CHECKING:
     from jaxdl.data.splits import LeaveOneOut as LeaveOneOut
     from jaxdl.data.splits import StratifiedKFold as StratifiedKFold
     from jaxdl.data.splits import train_validation_test_split as train_validation_test_split
+    from jaxdl.data.streams import TokenStreams as TokenStreams
+    from jaxdl.data.streams import token_windows as token_windows
     from jaxdl.data.table import Table as Table
     from jaxdl.data.transforms import Deduplicate as Deduplicate
     from jaxdl.data.transforms import FittedFeatures as FittedFeatures

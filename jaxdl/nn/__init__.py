@@ -43,9 +43,12 @@ from jaxdl.nn.pool import (
     max_pool,
     resize,
 )
+from jaxdl.nn.recurrent import RNN, clear_carry, last_hidden, stop_carry
+from jaxdl.nn.rnn_attention import RNNAttention
 from jaxdl.nn.tap import tap
 
 __all__ = [
+    "RNN",
     "Activation",
     "BatchNorm",
     "Conv",
@@ -61,6 +64,7 @@ __all__ = [
     "LocalResponseNorm",
     "PReLU",
     "RMSNorm",
+    "RNNAttention",
     "SpatialDropout",
     "SqueezeExcite",
     "StochasticDepth",
@@ -71,6 +75,7 @@ __all__ = [
     "adaptive_max_pool",
     "avg_pool",
     "batch_statistics_over",
+    "clear_carry",
     "contrastive",
     "conv_implementation",
     "convolve",
@@ -83,6 +88,7 @@ __all__ = [
     "hinge",
     "huber",
     "kl_divergence",
+    "last_hidden",
     "light_key",
     "list_activations",
     "max_pool",
@@ -95,6 +101,7 @@ __all__ = [
     "sinusoidal_positions",
     "softmax_cross_entropy",
     "squared_error",
+    "stop_carry",
     "tap",
     "triplet",
 ]
