@@ -103,7 +103,8 @@ def language_model(model: Any, *, pad: int | None = None, label_smoothing: float
     Batch:
         x: [batch, T] integers. Without "y" the targets are x moved by one: the model reads x[:, :-1]. With "y"
         [batch, T] they are y, and the model reads all of x. "mask" [batch, T] (bool or 0/1), where given, says which
-        positions of y (without y: of x) count as targets.
+        positions of y (without y: of x) count as targets. "start" [batch] bool, where given (`TokenStreams`): rows that
+        begin a text; where the model keeps a carry from batch to batch, these rows start from zeros.
 
     Returns:
         A Task; outputs are {"preds": logits, "target": tokens}, predictions probabilities float32
@@ -123,6 +124,8 @@ def language_model(model: Any, *, pad: int | None = None, label_smoothing: float
         if shifted and batch["x"].ndim == 2 and batch["x"].shape[1] < 2:
             raise ValueError(f"language_model: x {batch['x'].shape} has no next token; give at least two per row, or y")
         inputs, targets = (batch["x"][:, :-1], batch["x"][:, 1:]) if shifted else (batch["x"], batch["y"])
+        if "carry" in variables and "start" in batch:
+            variables = {**variables, "carry": nn.clear_carry(variables["carry"], batch["start"])}
         logits, state = run_network(network, variables, readable(inputs), context)
         targets = _labels(targets, "language_model")
         counted = None if pad is None else targets != pad
