@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from jaxdl.models.convert import Imported, export_weights, import_weights, transfer
 from jaxdl.models.registry import ModelInfo, create_model, list_models, model_info
+from jaxdl.models.weight_files import read_weights, write_weights
 
-__all__ = ["ModelInfo", "create_model", "list_models", "model_info"]
+__all__ = [
+    "Imported",
+    "ModelInfo",
+    "create_model",
+    "export_weights",
+    "import_weights",
+    "list_models",
+    "model_info",
+    "read_weights",
+    "transfer",
+    "write_weights",
+]

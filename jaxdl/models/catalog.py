@@ -6,7 +6,7 @@ One line per name; a family is one call of `_family`. Options of a row are defau
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -55,6 +55,26 @@ def _family(
     }
 
 
+_BASIC: Mapping[str, Sequence[int]] = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3)}
+_BOTTLENECK: Mapping[str, Sequence[int]] = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
+
+
+def _resnets(before: str, after: str, deep_only: bool = False, **options: Any) -> dict[str, dict[str, Any]]:
+    """Names of one variant: "resnet" + depth + suffix -> options."""
+    basic = {} if deep_only else {f"{before}{n}{after}": {"depths": depths, **options} for n, depths in _BASIC.items()}
+    deep = {
+        f"{before}{n}{after}": {"depths": depths, "bottleneck": True, **options} for n, depths in _BOTTLENECK.items()
+    }
+    return {**basic, **deep}
+
+
+_VGG: Mapping[str, Sequence[int]] = {
+    "11": (1, 1, 2, 2, 2),
+    "13": (2, 2, 2, 2, 2),
+    "16": (2, 2, 3, 3, 3),
+    "19": (2, 2, 4, 4, 4),
+}
+
 MODELS: Mapping[str, Entry] = MappingProxyType(
     {
         # Small networks.
@@ -62,7 +82,77 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         **_family("mlp", "MLP", FLAT, (784,), "", {"mlp": {}}),
         **_family("convnet", "ConvNet", IMAGES, (32, 32, 3), "", {"convnet": {}}),
         # Classics: LeNet, AlexNet, VGG, GoogLeNet, Inception.
+        **_family(
+            "vgg",
+            "VGG",
+            IMAGES,
+            (224, 224, 3),
+            "Simonyan and Zisserman, Very Deep Convolutional Networks, 2014; numbers as torchvision",
+            {
+                f"vgg{depth}{suffix}": {"depths": depths, **options}
+                for depth, depths in _VGG.items()
+                for suffix, options in (("", {}), ("_bn", {"batch_norm": True}))
+            },
+        ),
         # Residual networks.
+        **_family(
+            "resnet",
+            "ResNet",
+            IMAGES,
+            (224, 224, 3),
+            "He et al., Deep Residual Learning for Image Recognition, 2015; numbers as torchvision (v1.5)",
+            _resnets("resnet", ""),
+        ),
+        **_family(
+            "resnet",
+            "ResNet",
+            IMAGES,
+            (224, 224, 3),
+            "He et al., Deep Residual Learning for Image Recognition, 2015; numbers as keras with conv_bias=True",
+            _resnets("resnet", "_v1", deep_only=True, variant="v1"),
+        ),
+        **_family(
+            "resnet",
+            "ResNet",
+            IMAGES,
+            (224, 224, 3),
+            "He et al., Identity Mappings in Deep Residual Networks, 2016; numbers as timm",
+            _resnets("resnetv2_", "", variant="v2"),
+        ),
+        **_family(
+            "resnet",
+            "ResNet",
+            IMAGES,
+            (224, 224, 3),
+            "He et al., Bag of Tricks for Image Classification, 2018; numbers as timm",
+            _resnets("resnet", "d", variant="d"),
+        ),
+        **_family(
+            "resnet",
+            "ResNet",
+            IMAGES,
+            (224, 224, 3),
+            "Xie et al., Aggregated Residual Transformations for Deep Neural Networks, 2016; numbers as torchvision",
+            {
+                name: {"depths": _BOTTLENECK[depth], "bottleneck": True, "groups": groups, "group_width": width}
+                for name, depth, groups, width in (
+                    ("resnext50_32x4d", "50", 32, 4),
+                    ("resnext101_32x8d", "101", 32, 8),
+                    ("resnext101_64x4d", "101", 64, 4),
+                )
+            },
+        ),
+        **_family(
+            "resnet",
+            "ResNet",
+            IMAGES,
+            (224, 224, 3),
+            "Zagoruyko and Komodakis, Wide Residual Networks, 2016; numbers as torchvision",
+            {
+                f"wide_resnet{depth}_2": {"depths": _BOTTLENECK[depth], "bottleneck": True, "group_width": 128}
+                for depth in ("50", "101")
+            },
+        ),
         # Dense, small and mobile networks.
         # Recurrent networks.
         # Transformers.

@@ -16,7 +16,23 @@ COUNTS: tuple[tuple[str, dict[str, Any], int], ...] = (
     # Small networks.
     ("linear", {"num_classes": 10}, 784 * 10 + 10),
     # Classics: LeNet, AlexNet, VGG, GoogLeNet, Inception.
+    ("vgg11", {"num_classes": 1000}, 132_863_336),
+    ("vgg16", {"num_classes": 1000}, 138_357_544),
+    ("vgg16_bn", {"num_classes": 1000}, 138_365_992),
+    ("vgg19", {"num_classes": 1000}, 143_667_240),
     # Residual networks.
+    ("resnet18", {"num_classes": 1000}, 11_689_512),
+    ("resnet34", {"num_classes": 1000}, 21_797_672),
+    ("resnet50", {"num_classes": 1000}, 25_557_032),
+    ("resnet101", {"num_classes": 1000}, 44_549_160),
+    ("resnet152", {"num_classes": 1000}, 60_192_808),
+    ("resnet50_v1", {"num_classes": 1000}, 25_557_032),
+    ("resnet50_v1", {"num_classes": 1000, "conv_bias": True}, 25_583_592),
+    ("resnetv2_50", {"num_classes": 1000}, 25_549_352),
+    ("resnext50_32x4d", {"num_classes": 1000}, 25_028_904),
+    ("wide_resnet50_2", {"num_classes": 1000}, 68_883_240),
+    ("resnet18", {"num_classes": 10, "stem": "cifar"}, 11_173_962),
+    ("resnet50", {"num_classes": 0}, 25_557_032 - 2_049_000),
     # Dense, small and mobile networks.
     # Recurrent networks.
     # Transformers.
