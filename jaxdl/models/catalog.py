@@ -157,7 +157,61 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         # Recurrent networks.
         # Transformers.
         # Segmentation.
+        **_family(
+            "unet",
+            "UNet",
+            IMAGES,
+            (224, 224, 3),
+            "Ronneberger et al., U-Net, 2015; numbers as the widespread PyTorch form, with convolutions that keep the size",
+            {"unet": {}},
+        ),
+        **_family(
+            "fcn",
+            "FCN",
+            IMAGES,
+            (224, 224, 3),
+            "Long et al., Fully Convolutional Networks for Semantic Segmentation, 2015",
+            {f"fcn{stride}s_vgg16": {"stride": stride} for stride in (8, 16, 32)},
+        ),
+        **{
+            name: row
+            for module, kind, prefix, depths, reference in (
+                ("fcn", "FCNResNet", "fcn", ("50", "101"), "Long et al., 2015; form and numbers as torchvision"),
+                ("pspnet", "PSPNet", "pspnet", ("50",), "Zhao et al., Pyramid Scene Parsing Network, 2017"),
+                (
+                    "deeplab",
+                    "DeepLabV3",
+                    "deeplabv3",
+                    ("50", "101"),
+                    "Chen et al., Rethinking Atrous Convolution, 2017; numbers as torchvision",
+                ),
+            )
+            for name, row in _family(
+                module,
+                kind,
+                IMAGES,
+                (224, 224, 3),
+                reference,
+                {f"{prefix}_resnet{depth}": {"depths": _BOTTLENECK[depth]} for depth in depths},
+            ).items()
+        },
         # Detection.
+        **_family(
+            "ssd",
+            "SSD",
+            "[batch, 300, 300, channels]",
+            (300, 300, 3),
+            "Liu et al., 2016; torchvision",
+            {"ssd300_vgg16": {}, "ssd300_resnet50": {"backbone": "resnet50"}},
+        ),
+        **_family(
+            "ssd",
+            "SSD",
+            "[batch, 512, 512, channels]",
+            (512, 512, 3),
+            "Liu et al., 2016",
+            {"ssd512_vgg16": {"size": 512}, "ssd512_resnet50": {"size": 512, "backbone": "resnet50"}},
+        ),
         # Variational autoencoders, two towers.
     }
 )

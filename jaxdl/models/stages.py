@@ -10,6 +10,7 @@ import flax.linen as linen
 import jax
 
 from jaxdl import nn
+from jaxdl.parallel import constrain
 
 Array = jax.Array
 
@@ -51,10 +52,13 @@ class Stages:
         self.kept: dict[str, Array] = {}
 
     def reached(self, name: str, x: Array) -> Array:
-        """x, tapped under the stage's name (see `jaxdl.nn.tap`) and kept when the name is among the features."""
+        """x, tapped under the stage's name (see `jaxdl.nn.tap`) and kept when the name is among the features.
+
+        On a mesh its first dimension is the batch; XLA decides about the others.
+        """
         if name not in self._known:
             raise KeyError(f"{type(self._module).__name__} reached {name!r}, which it does not list as a stage")
-        x = nn.tap(self._module, name, x)
+        x = nn.tap(self._module, name, constrain(x, "batch", *(None,) * (x.ndim - 1)))
         if name in self._asked:
             self.kept[name] = x
         return x

@@ -39,7 +39,7 @@ def max_pool(
     """
     window, steps, pads, extra = _geometry("max_pool", x, window, strides, padding, ceil)
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
-    low = jnp.asarray(lowest, x.dtype)
+    low = np.asarray(lowest, x.dtype)  # known while tracing: lax then sees a maximum, which has a gradient
     all_pads = [(before, after + more) for (before, after), more in zip(pads, extra, strict=True)]
     if window == steps:
         return jnp.max(_side_by_side(x, window, all_pads, low), axis=_inner_axes(x))
@@ -110,7 +110,7 @@ def _geometry(
     return lengths, steps, pads, extra
 
 
-def _side_by_side(x: Array, window: Sequence[int], pads: Sequence[tuple[int, int]], fill: Array) -> Array:
+def _side_by_side(x: Array, window: Sequence[int], pads: Sequence[tuple[int, int]], fill: Array | np.ndarray) -> Array:
     """[batch, *space, channels] -> [batch, count, length, count, length, ..., channels]."""
     if any(before or after for before, after in pads):
         x = jax.lax.pad(x, fill, [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])

@@ -73,6 +73,34 @@ ROWS: tuple[Row, ...] = (
     Row("convnet", {"num_classes": 3, "width": 4, "hidden": 16, "dropout": 0.0}, images(8)),
     # Classics: LeNet, AlexNet, VGG, GoogLeNet, Inception.
     # Residual networks.
+    Row("resnet18", {"num_classes": 3, "width": 8, "depths": (1, 1)}, images(32)),
+    Row("resnet50", {"num_classes": 3, "width": 4, "depths": (1, 1), "stem": "cifar"}, images(8), slow=True),
+    Row("resnet50_v1", {"num_classes": 3, "width": 4, "depths": (1, 1)}, images(32), slow=True),
+    Row("resnetv2_50", {"num_classes": 3, "width": 4, "depths": (1, 1)}, images(32), slow=True),
+    Row("resnet50d", {"num_classes": 3, "width": 4, "depths": (1, 1)}, images(32), slow=True),
+    Row(
+        "resnet50",
+        {"num_classes": 3, "width": 4, "depths": (1, 1, 1), "replace_stride_with_dilation": (False, True)},
+        images(32),
+        label="dilated",
+        slow=True,
+    ),
+    Row(
+        "resnet18",
+        {"num_classes": 3, "width": 8, "depths": (1, 1), "zero_init": True},
+        images(32),
+        label="zero_init",
+        # The last scale is 0, so what comes before it moves from the second step on.
+        no_gradient=(r"c\d_block\d/(conv1/kernel|conv2/kernel|norm1/(scale|bias))",),
+        slow=True,
+    ),
+    Row(
+        "resnext50_32x4d",
+        {"num_classes": 3, "width": 16, "depths": (1, 1), "groups": 4, "group_width": 8},
+        images(32),
+        slow=True,
+    ),
+    Row("wide_resnet50_2", {"num_classes": 3, "width": 4, "depths": (1, 1)}, images(32), slow=True),
     # Dense, small and mobile networks.
     # Recurrent networks.
     # Transformers.

@@ -37,7 +37,22 @@ COUNTS: tuple[tuple[str, dict[str, Any], int], ...] = (
     # Recurrent networks.
     # Transformers.
     # Segmentation.
+    ("unet", {"num_classes": 2}, 31_037_698),
+    ("fcn8s_vgg16", {"num_classes": 21}, 0),
+    ("fcn_resnet50", {"num_classes": 21}, 32_957_013),
+    ("fcn_resnet50", {"num_classes": 21, "aux": True}, 35_322_218),
+    ("fcn_resnet101", {"num_classes": 21, "aux": True}, 54_314_346),
+    ("deeplabv3_resnet50", {"num_classes": 21}, 39_638_869),
+    ("deeplabv3_resnet50", {"num_classes": 21, "aux": True}, 42_004_074),
+    ("deeplabv3_resnet101", {"num_classes": 21, "aux": True}, 60_996_202),
+    ("pspnet_resnet50", {"num_classes": 21}, 46_592_597),
+    ("pspnet_resnet50", {"num_classes": 21, "aux": True}, 48_957_802),
     # Detection.
+    ("ssd300_vgg16", {"num_classes": 91}, 35_641_826),
+    ("ssd300_vgg16", {"num_classes": 21}, 26_285_486),
+    ("ssd512_vgg16", {"num_classes": 21}, 27_188_676),  # no peer's: as first built
+    ("ssd300_resnet50", {"num_classes": 21}, 31_663_918),
+    ("ssd512_resnet50", {"num_classes": 21}, 32_567_492),
     # Variational autoencoders, two towers.
 )
 
