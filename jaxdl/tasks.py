@@ -25,6 +25,7 @@ from jaxdl import nn
 from jaxdl.core.task import Array, Batch, Context, Loss, PyTree, Task, Variables
 from jaxdl.nn.networks import Network, function_network, linen_network, nnx_network
 from jaxdl.nn.precision import widened
+from jaxdl.tasks_detection import detection as detection
 from jaxdl.tasks_network import init_of, run_network
 
 LossFunction = Callable[[Array, Array], Array]
@@ -70,7 +71,7 @@ def classification(
         logits, _ = run_network(network, variables, batch["x"], None)
         return jax.nn.softmax(widened(logits), axis=-1)
 
-    return Task(init_of(network), loss, predict, metrics=(Accuracy(),))
+    return Task(init_of(network), loss, predict, metrics=(Accuracy(),), logical_axes=network.logical_axes)
 
 
 def regression(model: Any, *, loss: str | LossFunction = "squared") -> Task:
@@ -138,7 +139,7 @@ def language_model(model: Any, *, pad: int | None = None, label_smoothing: float
         logits, _ = run_network(network, variables, readable(batch["x"]), None)
         return jax.nn.softmax(widened(logits), axis=-1)
 
-    return Task(init_of(network, readable), loss, predict, metrics=(Accuracy(),))
+    return Task(init_of(network, readable), loss, predict, metrics=(Accuracy(),), logical_axes=network.logical_axes)
 
 
 def segmentation(
@@ -189,9 +190,10 @@ def segmentation(
         logits, _ = run_network(network, variables, batch["x"], None)
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
-    classes = getattr(model, "num_classes", None)
+    classes: Any = getattr(model, "num_classes", None)
     known = isinstance(classes, int) and classes >= 2
-    return Task(init_of(network), loss, predict, metrics=(Accuracy(), *([MeanIoU(classes)] if known else [])))
+    usual = (Accuracy(), *([MeanIoU(classes)] if known else []))
+    return Task(init_of(network), loss, predict, metrics=usual, logical_axes=network.logical_axes)
 
 
 def from_functions(
@@ -304,7 +306,8 @@ def _supervised(
         outputs, _ = run_network(network, variables, batch["x"], None)
         return jax.tree.map(widened, prediction(_squeeze(outputs) if kind.squeeze else outputs))
 
-    return Task(init_of(network), loss, predicted, metrics=usual if metrics is None else metrics)
+    usual = usual if metrics is None else metrics
+    return Task(init_of(network), loss, predicted, metrics=usual, logical_axes=network.logical_axes)
 
 
 def _masked_loss(

@@ -38,7 +38,7 @@ COUNTS: tuple[tuple[str, dict[str, Any], int], ...] = (
     # Transformers.
     # Segmentation.
     ("unet", {"num_classes": 2}, 31_037_698),
-    ("fcn8s_vgg16", {"num_classes": 21}, 0),
+    ("fcn8s_vgg16", {"num_classes": 21}, 134_489_759),
     ("fcn_resnet50", {"num_classes": 21}, 32_957_013),
     ("fcn_resnet50", {"num_classes": 21, "aux": True}, 35_322_218),
     ("fcn_resnet101", {"num_classes": 21, "aux": True}, 54_314_346),
