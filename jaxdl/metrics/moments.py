@@ -28,6 +28,9 @@ _ADDITIONS = 32
 # row after the other, and 16 are slow again.
 _TOGETHER = 8
 _ROW = 500
+# Fewer examples than this are all looked at for a rough mean, of others a sample: a gather of 2000 numbers, where a
+# quarter of all in rows took a fifth of the time of R2.
+_FEW, _SAMPLE = 8000, 1024
 
 Of = Literal["values", "errors", "pairs"]
 #: kind -> (variables, pairs of them whose centred products are kept)
@@ -227,8 +230,9 @@ def _rough_means(
 ) -> tuple[jax.Array, jax.Array]:
     """Numbers near the variables' means, and the size of what they were computed from; float32 [variables, outputs].
 
-    Without weights a quarter of a large batch is looked at: the mean of a quarter is at most sqrt(3) deviations from
-    that of the whole, however the batch is ordered, so squares about it lose two bits at worst.
+    Without weights 1024 examples of a large batch are looked at, drawn at random once for each size. Whatever the
+    numbers, their mean lies more than two deviations from that of the whole for one draw in 4096 at most (Chebyshev),
+    and closer squares lose two bits at worst; no order of examples, sorted or periodic, makes them unlike the others.
     """
     if weights is None:
         means = [_mean_of_rows(array, outputs) for array in arrays]
@@ -244,11 +248,11 @@ def _rough_means(
 
 def _mean_of_rows(values: jax.Array, outputs: int) -> jax.Array:
     examples = values.shape[0] // outputs
-    rows = examples // _ROW
-    if rows < 16:
-        return jnp.sum(values.reshape(-1, outputs), axis=0) * np.float32(1 / max(1, examples))
-    some = values[: rows * _ROW * outputs].reshape(rows, _ROW, outputs)[::4]
-    return jnp.mean(jnp.mean(some, axis=1), axis=0)
+    rows = values.reshape(-1, outputs)
+    if examples < _FEW:
+        return jnp.sum(rows, axis=0) * np.float32(1 / max(1, examples))
+    drawn = np.sort(np.random.default_rng(0).integers(0, examples, _SAMPLE, np.int32))
+    return jnp.mean(rows.at[drawn].get(mode="promise_in_bounds"), axis=0)
 
 
 def _rough_sum(values: jax.Array, outputs: int) -> jax.Array:

@@ -256,6 +256,22 @@ def test_r2_far_from_zero_keeps_its_digits() -> None:
     assert abs(naive - want) > 0.01, "float32 alone would do: this test proves nothing"
 
 
+def test_moments_of_large_batches_in_any_order() -> None:
+    """The rough mean of a large batch is that of a sample; what is far from it must not show in the result."""
+    draw, size = np.random.default_rng(4), 20_000
+    metric = metrics.Variance()
+    variance = jax.jit(lambda x: metric.compute(metric.update(metric.init(), preds=x)))
+    few, outlier = np.full(size, 1e4), np.full(size, 1e4)
+    few[:150] += draw.normal(size=150)
+    outlier[123] = 1e6
+    orders = [np.sort(draw.normal(1e4, 1, size)), few, outlier, 1e4 + (np.arange(size) >= 10_000)]
+    orders += [1e4 + (np.arange(size) % period == 0) for period in (7, 16, 19, 20, 256)]
+    for values in (order.astype(np.float32) for order in orders):
+        np.testing.assert_allclose(variance(values), np.var(values.astype(float)), rtol=1e-6)
+    for constant in draw.normal(size=50) * 10.0 ** draw.integers(-8, 8, 50):
+        assert variance(np.full(size, constant, np.float32)) == 0
+
+
 @pytest.mark.slow
 def test_ten_million_samples_agree_with_float64() -> None:
     draw = np.random.default_rng(0)
