@@ -155,6 +155,32 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         ),
         # Dense, small and mobile networks.
         # Recurrent networks.
+        **_family(
+            "rnn",
+            "RNNClassifier",
+            "[batch, time, features], or [batch, time] integers with `vocabulary`",
+            (64, 32),
+            "",
+            {
+                "rnn_classifier": {"cell": "vanilla"},
+                "lstm_classifier": {"cell": "lstm"},
+                "gru_classifier": {"cell": "gru"},
+            },
+        ),
+        **_family("rnn", "VectorToSequence", "[batch, features]", (32,), "", {"vector_to_sequence": {}}),
+        **_family(
+            "rnn",
+            "RNNLanguageModel",
+            TOKENS,
+            (64,),
+            "",
+            {
+                "rnn_language_model": {"cell": "vanilla"},
+                "lstm_language_model": {"cell": "lstm"},
+                "gru_language_model": {"cell": "gru"},
+            },
+            dtype="int32",
+        ),
         # Transformers.
         # Segmentation.
         **_family(
@@ -215,29 +241,3 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         # Variational autoencoders, two towers.
     }
 )
-        **_family(
-            "rnn",
-            "RNNClassifier",
-            "[batch, time, features], or [batch, time] integers with `vocabulary`",
-            (64, 32),
-            "",
-            {
-                "rnn_classifier": {"cell": "vanilla"},
-                "lstm_classifier": {"cell": "lstm"},
-                "gru_classifier": {"cell": "gru"},
-            },
-        ),
-        **_family("rnn", "VectorToSequence", "[batch, features]", (32,), "", {"vector_to_sequence": {}}),
-        **_family(
-            "rnn",
-            "RNNLanguageModel",
-            TOKENS,
-            (64,),
-            "",
-            {
-                "rnn_language_model": {"cell": "vanilla"},
-                "lstm_language_model": {"cell": "lstm"},
-                "gru_language_model": {"cell": "gru"},
-            },
-            dtype="int32",
-        ),
