@@ -125,7 +125,7 @@ def language_model(model: Any, *, pad: int | None = None, label_smoothing: float
         if shifted and batch["x"].ndim == 2 and batch["x"].shape[1] < 2:
             raise ValueError(f"language_model: x {batch['x'].shape} has no next token; give at least two per row, or y")
         inputs, targets = (batch["x"][:, :-1], batch["x"][:, 1:]) if shifted else (batch["x"], batch["y"])
-        if "carry" in variables and "start" in batch:
+        if context.train and "carry" in variables and "start" in batch:
             variables = {**variables, "carry": nn.clear_carry(variables["carry"], batch["start"])}
         logits, state = run_network(network, variables, readable(inputs), context)
         targets = _labels(targets, "language_model")
