@@ -82,6 +82,30 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         **_family("mlp", "MLP", FLAT, (784,), "", {"mlp": {}}),
         **_family("convnet", "ConvNet", IMAGES, (32, 32, 3), "", {"convnet": {}}),
         # Classics: LeNet, AlexNet, VGG, GoogLeNet, Inception.
+        **_family("lenet", "LeNet", IMAGES, (32, 32, 1), "LeCun et al., Gradient-Based Learning, 1998", {"lenet5": {}}),
+        **_family(
+            "alexnet",
+            "AlexNet",
+            IMAGES,
+            (224, 224, 3),
+            "Krizhevsky, One weird trick, 2014; numbers as torchvision",
+            {"alexnet": {}},
+        ),
+        **_family(
+            "alexnet",
+            "AlexNet",
+            IMAGES,
+            (227, 227, 3),
+            "Krizhevsky, Sutskever, Hinton, ImageNet Classification, 2012",
+            {
+                "alexnet_paper": {
+                    "widths": (96, 256, 384, 384, 256),
+                    "groups": 2,
+                    "response_norm": True,
+                    "first_padding": 0,
+                }
+            },
+        ),
         **_family(
             "vgg",
             "VGG",
@@ -154,6 +178,53 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             },
         ),
         # Dense, small and mobile networks.
+        **_family(
+            "densenet",
+            "DenseNet",
+            IMAGES,
+            (224, 224, 3),
+            "Huang et al., Densely Connected Convolutional Networks, 2016; numbers as torchvision",
+            {
+                "densenet121": {"depths": (6, 12, 24, 16)},
+                "densenet161": {"depths": (6, 12, 36, 24), "growth": 48, "width": 96},
+                "densenet169": {"depths": (6, 12, 32, 32)},
+                "densenet201": {"depths": (6, 12, 48, 32)},
+            },
+        ),
+        **_family(
+            "squeezenet",
+            "SqueezeNet",
+            IMAGES,
+            (224, 224, 3),
+            "Iandola et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters, 2016; numbers as torchvision",
+            {"squeezenet1_0": {"version": "1.0"}, "squeezenet1_1": {"version": "1.1"}},
+        ),
+        **_family(
+            "mobilenet",
+            "MobileNetV2",
+            IMAGES,
+            (224, 224, 3),
+            "Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018; numbers as torchvision",
+            {"mobilenet_v2": {}},
+        ),
+        **{
+            name: entry
+            for number, size, width, depth, dropout in (
+                (0, 224, 1.0, 1.0, 0.2),
+                (1, 240, 1.0, 1.1, 0.2),
+                (2, 260, 1.1, 1.2, 0.3),
+                (3, 300, 1.2, 1.4, 0.3),
+                (4, 380, 1.4, 1.8, 0.3),
+            )
+            for name, entry in _family(
+                "efficientnet",
+                "EfficientNetLite",
+                IMAGES,
+                (size, size, 3),
+                "Liu, Higher accuracy on vision models with EfficientNet-Lite, 2020; numbers as timm",
+                {f"efficientnet_lite{number}": {"width": width, "depth": depth, "dropout": dropout}},
+            ).items()
+        },
         # Recurrent networks.
         **_family(
             "rnn",
@@ -182,13 +253,37 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             dtype="int32",
         ),
         # Transformers.
+        **_family(
+            "transformer",
+            "TransformerEncoder",
+            TOKENS,
+            (64,),
+            "Vaswani 2017",
+            {"transformer_encoder": {}},
+            dtype="int32",
+        ),
+        **_family(
+            "transformer",
+            "GPT",
+            TOKENS,
+            (64,),
+            "Radford 2019",
+            {
+                "gpt": {},
+                "gpt2": {"num_classes": 50_257},
+                "gpt2_medium": {"num_classes": 50_257, "width": 1024, "depth": 24, "heads": 16},
+                "gpt2_large": {"num_classes": 50_257, "width": 1280, "depth": 36, "heads": 20},
+                "gpt2_xl": {"num_classes": 50_257, "width": 1600, "depth": 48, "heads": 25},
+            },
+            dtype="int32",
+        ),
         # Segmentation.
         **_family(
             "unet",
             "UNet",
             IMAGES,
             (224, 224, 3),
-            "Ronneberger et al., U-Net, 2015; numbers as the widespread PyTorch form, with convolutions that keep the size",
+            "Ronneberger et al., U-Net, 2015; numbers as the widespread PyTorch form, which keeps the size",
             {"unet": {}},
         ),
         **_family(

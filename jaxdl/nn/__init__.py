@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from jaxdl.nn.activations import Activation, PReLU, Swish, activation, describe, list_activations, maxout
+from jaxdl.nn.attention import Attention, dot_product_attention
+from jaxdl.nn.block import FeedForward, TransformerBlock
 from jaxdl.nn.conv import Conv, ConvTranspose, DepthwiseConv, conv_implementation, convolve
 from jaxdl.nn.dense import Dense
 from jaxdl.nn.dropout import Dropout, SpatialDropout, StochasticDepth
@@ -45,11 +47,13 @@ from jaxdl.nn.pool import (
 )
 from jaxdl.nn.recurrent import RNN, clear_carry, last_hidden, stop_carry
 from jaxdl.nn.rnn_attention import RNNAttention
+from jaxdl.nn.stack import Stack, remat_policy, run_layers
 from jaxdl.nn.tap import tap
 
 __all__ = [
     "RNN",
     "Activation",
+    "Attention",
     "BatchNorm",
     "Conv",
     "ConvTranspose",
@@ -57,6 +61,7 @@ __all__ = [
     "DepthwiseConv",
     "Dropout",
     "Embed",
+    "FeedForward",
     "GroupNorm",
     "L2Norm",
     "LayerNorm",
@@ -67,8 +72,10 @@ __all__ = [
     "RNNAttention",
     "SpatialDropout",
     "SqueezeExcite",
+    "Stack",
     "StochasticDepth",
     "Swish",
+    "TransformerBlock",
     "absolute_error",
     "activation",
     "adaptive_avg_pool",
@@ -81,6 +88,7 @@ __all__ = [
     "convolve",
     "ctc",
     "describe",
+    "dot_product_attention",
     "epsilon_insensitive",
     "focal_cross_entropy",
     "global_avg_pool",
@@ -95,8 +103,10 @@ __all__ = [
     "maxout",
     "poisson",
     "quantile_loss",
+    "remat_policy",
     "resize",
     "rotary",
+    "run_layers",
     "sigmoid_cross_entropy",
     "sinusoidal_positions",
     "softmax_cross_entropy",

@@ -1,0 +1,186 @@
+"""A stack of equal blocks: one block's parameters with a leading axis of layers, and one loop over it.
+
+    params["blocks"]["attention"]["query"]["kernel"]: [layers, width, heads * size]
+
+The tree does not know how the layers are run: `run_layers` is the only place that does.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as linen
+import jax
+from jax.ad_checkpoint import checkpoint_policies
+
+Array = jax.Array
+PyTree = Any
+ApplyOne = Callable[[PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+
+REMAT = ("none", "full", "dots", "dots_no_batch", "names:NAME,...")
+
+
+def run_layers(
+    apply_one: ApplyOne,
+    stacked_params: PyTree,
+    x: PyTree,
+    per_layer: PyTree = None,
+    batched: PyTree = None,
+    *,
+    remat: str = "none",
+    unroll: bool = False,
+) -> tuple[PyTree, PyTree]:
+    """x through all layers, one after the other.
+
+    Args:
+        apply_one: (params of one layer, x, per_layer of that layer, batched) -> (x of the same shapes, what the layer
+            gives out beside it).
+        stacked_params: [layers, ...] each leaf.
+        x: activations; leading axis batch.
+        per_layer: [layers, ...] each leaf: keys, caches, rates.
+        batched: what every layer reads and none changes (padding masks, an encoder's memory); leading axis batch.
+        remat: what the backward pass computes again, see `remat_policy`.
+        unroll: one program text for each layer instead of a loop.
+
+    Returns:
+        (x, what the layers gave out, [layers, ...] each leaf).
+    """
+
+    def body(x: PyTree, layer: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        return one(layer[0], x, layer[1], batched)
+
+    layers = jax.tree.leaves(stacked_params)[0].shape[0]
+    # In a loop XLA cannot merge the second forward pass with the first anyway; unrolled, it must be kept from it.
+    one = rematerialised(apply_one, remat, prevent_cse=unroll)
+    return jax.lax.scan(body, x, (stacked_params, per_layer), length=layers, unroll=layers if unroll else 1)
+
+
+def rematerialised(function: Callable[..., Any], remat: str, *, prevent_cse: bool = True) -> Callable[..., Any]:
+    """The function, whose backward pass computes again what the policy called `remat` does not keep."""
+    if remat == "none":
+        return function
+    return jax.checkpoint(function, policy=remat_policy(remat), prevent_cse=prevent_cse)
+
+
+def remat_policy(remat: str) -> Callable[..., Any]:
+    """What is kept between the forward and the backward pass, by name (everything else is computed again):
+
+    - "full": the inputs of each layer only
+    - "dots": and the results of matrix products
+    - "dots_no_batch": and those of products with weights (not attention's, whose both sides have a batch)
+    - "names:attention_out,mlp_out": and the values so called (`jax.ad_checkpoint.checkpoint_name`)
+
+    "none" (keep everything) is no policy: see `rematerialised`.
+
+    Raises:
+        ValueError: an unknown name; the nearest is suggested.
+    """
+    if remat.startswith("names:"):
+        names = [name.strip() for name in remat.removeprefix("names:").split(",") if name.strip()]
+        if not names:
+            raise ValueError("remat 'names:' says which values to keep: names:attention_out,mlp_out")
+        return checkpoint_policies.save_only_these_names(*names)
+    policies = {
+        "full": checkpoint_policies.nothing_saveable,
+        "dots": checkpoint_policies.dots_saveable,
+        "dots_no_batch": checkpoint_policies.dots_with_no_batch_dims_saveable,
+    }
+    if remat not in policies:
+        near = difflib.get_close_matches(str(remat), [*policies, "none"], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no remat policy is called {remat!r}{hint} (it is one of {', '.join(REMAT)})")
+    return policies[remat]
+
+
+class Stack(linen.Module):
+    """`layers` blocks of one kind, one after the other; each starts from weights of its own.
+
+    The block is a module called block(x, train=..., **batched, **per_layer) that returns x of the same shape, or
+    (x, more). It has parameters and no other variables. In training each layer draws its dropout from a key of its own.
+    What blocks sow (`jaxdl.nn.tap`) comes out with a leading axis of layers, and a perturbation handed in has one:
+    intermediates/blocks/attention_out: ([layers, ...],).
+
+    Attributes:
+        block: an unbound module.
+        layers: how many.
+        remat: what the backward pass computes again, by name: see `remat_policy`.
+        unroll: one program text for each layer instead of a loop: same numbers, longer to compile. None: where the
+            backend is a CPU and there are at most 8 layers, since a CPU runs it faster (figures: docs/nn_attention.md).
+    """
+
+    block: linen.Module
+    layers: int
+    remat: str = "none"
+    unroll: bool | None = None
+
+    @linen.compact
+    def __call__(
+        self,
+        x: Array,
+        *,
+        train: bool,
+        batched: Mapping[str, PyTree] | None = None,
+        per_layer: Mapping[str, PyTree] | None = None,
+    ) -> Any:
+        """x through all blocks.
+
+        Args:
+            x: [batch, ...].
+            batched: keyword arguments of every block whose leading axis is the batch.
+            per_layer: keyword arguments of each block, [layers, ...] each leaf.
+
+        Returns:
+            x; where the blocks return (x, more): (x, more [layers, ...]).
+        """
+        block = self.block.clone(parent=None, name=None)
+        shared = dict(batched or {})
+        own = dict(per_layer or {})
+        if self.is_initializing():
+            self._start(block, x, shared, own)
+            return x  # blocks keep the shape; running them would only cost time
+        collected = [name for name in ("intermediates",) if self.is_mutable_collection(name)]
+        extras = {
+            "own": own,
+            "key": jax.random.split(self.make_rng("dropout"), self.layers) if self.has_rng("dropout") else None,
+            "perturbations": self.variables.get("perturbations"),
+        }
+
+        def apply_one(params: PyTree, x: Array, extras: PyTree, shared: PyTree) -> tuple[Array, PyTree]:
+            variables = {"params": params}
+            if extras["perturbations"] is not None:
+                variables["perturbations"] = extras["perturbations"]
+            rngs = None if extras["key"] is None else {"dropout": extras["key"]}
+            result = block.apply(
+                variables, x, train=train, rngs=rngs, mutable=collected or False, **shared, **extras["own"]
+            )
+            y, sown = result if collected else (result, {})
+            y, more = y if isinstance(y, tuple) else (y, None)
+            return y, (more, dict(sown))
+
+        unroll = self.unroll
+        if unroll is None:
+            unroll = jax.default_backend() == "cpu" and self.layers <= 8
+        x, (more, sown) = run_layers(
+            apply_one, self.variables["params"], x, extras, shared, remat=self.remat, unroll=unroll
+        )
+        for collection, tree in sown.items():
+            for name, value in tree.items():
+                self.put_variable(collection, name, value)
+        return x if more is None else (x, more)
+
+    def _start(self, block: linen.Module, x: Array, shared: dict[str, PyTree], own: dict[str, PyTree]) -> None:
+        """Parameters [layers, ...], each layer's drawn from a key of its own."""
+        first = jax.tree.map(lambda leaf: leaf[0], own)
+
+        def one(key: Array) -> PyTree:
+            variables = block.init({"params": key}, x, train=False, **shared, **first)
+            others = [name for name in variables if name != "params"]
+            if others:
+                raise ValueError(f"the blocks of a Stack have parameters only; {type(block).__name__} has {others[0]}")
+            return linen.meta.unbox(variables["params"])
+
+        params = jax.vmap(one)(jax.random.split(self.make_rng("params"), self.layers))
+        for name, tree in params.items():
+            self.put_variable("params", name, tree)
