@@ -43,7 +43,7 @@ def max_pool(
     all_pads = [(before, after + more) for (before, after), more in zip(pads, extra, strict=True)]
     if window == steps:
         return jnp.max(_side_by_side(x, window, all_pads, low), axis=_inner_axes(x))
-    config = ((0, 0), *all_pads, (0, 0))
+    config = ((0, 0), *_never_cut(pads, extra), (0, 0))
     return jax.lax.reduce_window(x, low, jax.lax.max, (1, *window, 1), (1, *steps, 1), config)
 
 
@@ -75,7 +75,7 @@ def avg_pool(
     if window == steps:
         sums = jnp.sum(_side_by_side(wide, window, all_pads, zero), axis=_inner_axes(x))
     else:
-        config = ((0, 0), *all_pads, (0, 0))
+        config = ((0, 0), *_never_cut(pads, extra), (0, 0))
         sums = jax.lax.reduce_window(wide, zero, jax.lax.add, (1, *window, 1), (1, *steps, 1), config)
     counts = np.ones((1,) * x.ndim)
     for axis, (size, length, step, (before, after)) in enumerate(zip(x.shape[1:-1], window, steps, pads, strict=True)):
@@ -116,6 +116,11 @@ def _side_by_side(x: Array, window: Sequence[int], pads: Sequence[tuple[int, int
         x = jax.lax.pad(x, fill, [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
     split = [n for size, length in zip(x.shape[1:-1], window, strict=True) for n in (size // length, length)]
     return x.reshape(x.shape[0], *split, x.shape[-1])
+
+
+def _never_cut(pads: Sequence[tuple[int, int]], extra: Sequence[int]) -> list[tuple[int, int]]:
+    """Padding for reduce_window, which drops an incomplete window itself and has no gradient where padding cuts."""
+    return [(before, after + max(more, 0)) for (before, after), more in zip(pads, extra, strict=True)]
 
 
 def _inner_axes(x: Array) -> tuple[int, ...]:
