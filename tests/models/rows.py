@@ -32,6 +32,21 @@ def vectors(features: int = 12, classes: int = 3) -> Data:
     return make
 
 
+def scenes(height: int = 33, width: int = 35, classes: int = 3, border: int = 8) -> Data:
+    """x: [n, height, width, 3] noise on four tinted quarters; y: [n, height, width] their classes, 255 between them."""
+
+    def make(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+        quarters = rng.integers(0, classes, (count, 2, 2))
+        rows, columns = (np.arange(size) * 2 // size for size in (height, width))
+        y = quarters[:, rows][:, :, columns].astype(np.uint8)
+        x = rng.normal(size=(*y.shape, 3)) + 2 * np.eye(3)[y % 3]
+        y[:, height // 2 - border // 2 :][:, :border] = 255
+        y[:, :, width // 2 - border // 2 :][:, :, :border] = 255
+        return {"x": x.astype(np.float32), "y": y}
+
+    return make
+
+
 class Row(NamedTuple):
     """One model under the laws.
 
@@ -72,6 +87,29 @@ ROWS: tuple[Row, ...] = (
     Row("mlp", {"num_classes": 3, "widths": (16, 16)}, vectors()),
     Row("convnet", {"num_classes": 3, "width": 4, "hidden": 16, "dropout": 0.0}, images(8)),
     # Classics: LeNet, AlexNet, VGG, GoogLeNet, Inception.
+    Row("lenet5", {"num_classes": 3, "width": 3}, images(16, 1)),
+    Row(
+        "alexnet",
+        {"num_classes": 3, "widths": (4, 6, 8, 8, 6), "hidden": 16, "pool": 2, "dropout": 0.0},
+        images(67),
+        rate=5e-3,
+        steps=60,
+    ),
+    Row(
+        "alexnet_paper",
+        {"num_classes": 3, "widths": (4, 6, 8, 8, 6), "hidden": 16, "pool": 2, "dropout": 0.0},
+        images(67),
+        rate=5e-3,
+        steps=60,
+        slow=True,
+    ),
+    Row(
+        "vgg11_bn",
+        {"num_classes": 3, "depths": (1, 1, 2), "width": 8, "hidden": 64, "pool": (1, 2), "dropout": 0.0},
+        images(8),
+        rate=5e-3,
+        steps=110,
+    ),
     # Residual networks.
     Row("resnet18", {"num_classes": 3, "width": 8, "depths": (1, 1)}, images(32)),
     Row("resnet50", {"num_classes": 3, "width": 4, "depths": (1, 1), "stem": "cifar"}, images(8), slow=True),
@@ -102,9 +140,57 @@ ROWS: tuple[Row, ...] = (
     ),
     Row("wide_resnet50_2", {"num_classes": 3, "width": 4, "depths": (1, 1)}, images(32), slow=True),
     # Dense, small and mobile networks.
+    Row("densenet121", {"num_classes": 3, "depths": (2, 2), "growth": 4, "width": 8}, images(32)),
+    Row(
+        "densenet121",
+        {"num_classes": 3, "depths": (2, 2), "growth": 4, "width": 8, "remat": True},
+        images(32),
+        label="remat",
+        slow=True,
+    ),
+    Row("squeezenet1_0", {"num_classes": 3, "width": 0.25, "dropout": 0.0}, images(32), slow=True),
+    Row("squeezenet1_1", {"num_classes": 3, "width": 0.25, "dropout": 0.0}, images(32)),
+    Row("mobilenet_v2", {"num_classes": 3, "width": 0.1, "depth": 0.1, "dropout": 0.0}, images(32)),
+    Row("efficientnet_lite0", {"num_classes": 3, "width": 0.1, "depth": 0.1, "dropout": 0.0}, images(32), slow=True),
     # Recurrent networks.
     # Transformers.
     # Segmentation.
+    Row("unet", {"num_classes": 3, "width": 4, "depth": 2}, scenes(13, 11, border=0), tasks.segmentation, steps=60),
+    Row(
+        "unet",
+        {"num_classes": 3, "width": 4, "depth": 2, "up": "resize", "batch_norm": False},
+        scenes(13, 11, border=0),
+        tasks.segmentation,
+        label="resize",
+        slow=True,
+    ),
+    Row(
+        "fcn8s_vgg16",
+        {"num_classes": 3, "width": 4, "depths": (1, 1, 1, 1, 1), "hidden": 16, "dropout": 0.0},
+        scenes(border=12),
+        tasks.segmentation,
+        slow=True,
+    ),
+    Row(
+        "fcn_resnet50",
+        {"num_classes": 3, "width": 8, "depths": (1, 1, 1, 1), "bottleneck": False, "dropout": 0.0},
+        scenes(),
+        tasks.segmentation,
+        slow=True,
+    ),
+    Row(
+        "pspnet_resnet50",
+        {"num_classes": 3, "width": 8, "depths": (1, 1, 1, 1), "bottleneck": False, "dropout": 0.0, "aux": True},
+        scenes(),
+        tasks.segmentation,
+        slow=True,
+    ),
+    Row(
+        "deeplabv3_resnet50",
+        {"num_classes": 3, "width": 8, "depths": (1, 1, 1, 1), "bottleneck": False, "dropout": 0.0, "aux": True},
+        scenes(),
+        tasks.segmentation,
+    ),
     # Detection.
     # Variational autoencoders, two towers.
 )

@@ -16,6 +16,9 @@ COUNTS: tuple[tuple[str, dict[str, Any], int], ...] = (
     # Small networks.
     ("linear", {"num_classes": 10}, 784 * 10 + 10),
     # Classics: LeNet, AlexNet, VGG, GoogLeNet, Inception.
+    ("lenet5", {"num_classes": 10}, 61_706),
+    ("alexnet", {"num_classes": 1000}, 61_100_840),
+    ("alexnet_paper", {"num_classes": 1000}, 60_965_224),
     ("vgg11", {"num_classes": 1000}, 132_863_336),
     ("vgg16", {"num_classes": 1000}, 138_357_544),
     ("vgg16_bn", {"num_classes": 1000}, 138_365_992),
@@ -29,11 +32,30 @@ COUNTS: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("resnet50_v1", {"num_classes": 1000}, 25_557_032),
     ("resnet50_v1", {"num_classes": 1000, "conv_bias": True}, 25_583_592),
     ("resnetv2_50", {"num_classes": 1000}, 25_549_352),
+    ("resnetv2_18", {"num_classes": 1000}, 11_687_720),
+    ("resnetv2_101", {"num_classes": 1000}, 44_541_480),
+    ("resnet18d", {"num_classes": 1000}, 11_708_744),
+    ("resnet50d", {"num_classes": 1000}, 25_576_264),
     ("resnext50_32x4d", {"num_classes": 1000}, 25_028_904),
+    ("resnext101_32x8d", {"num_classes": 1000}, 88_791_336),
+    ("resnext101_64x4d", {"num_classes": 1000}, 83_455_272),
     ("wide_resnet50_2", {"num_classes": 1000}, 68_883_240),
+    ("wide_resnet101_2", {"num_classes": 1000}, 126_886_696),
     ("resnet18", {"num_classes": 10, "stem": "cifar"}, 11_173_962),
     ("resnet50", {"num_classes": 0}, 25_557_032 - 2_049_000),
     # Dense, small and mobile networks.
+    ("densenet121", {"num_classes": 1000}, 7_978_856),
+    ("densenet161", {"num_classes": 1000}, 28_681_000),
+    ("densenet169", {"num_classes": 1000}, 14_149_480),
+    ("densenet201", {"num_classes": 1000}, 20_013_928),
+    ("squeezenet1_0", {"num_classes": 1000}, 1_248_424),
+    ("squeezenet1_1", {"num_classes": 1000}, 1_235_496),
+    ("mobilenet_v2", {"num_classes": 1000}, 3_504_872),
+    ("efficientnet_lite0", {"num_classes": 1000}, 4_652_008),
+    ("efficientnet_lite1", {"num_classes": 1000}, 5_416_680),
+    ("efficientnet_lite2", {"num_classes": 1000}, 6_092_072),
+    ("efficientnet_lite3", {"num_classes": 1000}, 8_197_096),
+    ("efficientnet_lite4", {"num_classes": 1000}, 13_006_568),
     # Recurrent networks.
     # Transformers.
     # Segmentation.
