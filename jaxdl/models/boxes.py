@@ -209,7 +209,7 @@ def detect(
     probabilities = jax.nn.softmax(widened(logits), axis=-1)[..., 1:]
     classes, places = probabilities.shape[-1], probabilities.shape[1]
     count = min(candidates, places)
-    corners = decode_boxes(offsets, defaults)
+    corners = decode_boxes(offsets, jnp.broadcast_to(defaults[None], offsets.shape))
     highest = jnp.asarray((limits[1], limits[0]) * 2, corners.dtype)
     corners = jnp.clip(corners, 0.0, jnp.broadcast_to(highest, corners.shape))
 
