@@ -196,7 +196,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             "SqueezeNet",
             IMAGES,
             (224, 224, 3),
-            "Iandola et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters, 2016; numbers as torchvision",
+            "Iandola et al., SqueezeNet: AlexNet accuracy with 50x fewer parameters, 2016; numbers as torchvision",
             {"squeezenet1_0": {"version": "1.0"}, "squeezenet1_1": {"version": "1.1"}},
         ),
         **_family(
@@ -253,6 +253,29 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             dtype="int32",
         ),
         # Transformers.
+        **_family(
+            "vit",
+            "ViT",
+            IMAGES,
+            (224, 224, 3),
+            "Dosovitskiy 2020, torchvision",
+            {
+                "vit_b_16": {},
+                "vit_b_32": {"patch": 32},
+                "vit_l_16": {"width": 1024, "depth": 24, "heads": 16},
+                "vit_l_32": {"patch": 32, "width": 1024, "depth": 24, "heads": 16},
+                "vit_h_14": {"patch": 14, "width": 1280, "depth": 32, "heads": 16},
+            },
+        ),
+        **_family(
+            "seq2seq_transformer",
+            "Transformer",
+            "{source, target}: [batch, length] integers",
+            {"source": (64,), "target": (64,)},
+            "Vaswani 2017",
+            {"transformer": {}},
+            dtype="int32",
+        ),
         **_family(
             "transformer",
             "TransformerEncoder",

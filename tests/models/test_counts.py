@@ -78,8 +78,18 @@ COUNTS: tuple[tuple[str, dict[str, Any], int], ...] = (
     # Variational autoencoders, two towers.
 )
 
+# Deep ones, whose shapes alone take a second or more; a shallower one of each family is always counted.
+_SLOW = {"densenet161", "densenet169", "densenet201", "resnet101", "resnet152", "resnetv2_101", "resnext101_32x8d"}
+_SLOW |= {"resnext101_64x4d", "wide_resnet101_2", "efficientnet_lite2", "efficientnet_lite3", "efficientnet_lite4"}
 
-@pytest.mark.parametrize(("name", "options", "parameters"), COUNTS, ids=[f"{row[0]}-{row[2]}" for row in COUNTS])
+
+@pytest.mark.parametrize(
+    ("name", "options", "parameters"),
+    [
+        pytest.param(*row, id=f"{row[0]}-{row[2]}", marks=[pytest.mark.slow] if row[0] in _SLOW else [])
+        for row in COUNTS
+    ],
+)
 def test_counts_are_those_of_the_peers(name, options, parameters):
     model = create_model(name, **options)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), example_input(name))
