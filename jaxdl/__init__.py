@@ -42,6 +42,7 @@ _HOME = {
     "ProgramReport": "core.summary",
     "largest_batch_size": "core.summary",
     "Layout": "parallel",
+    "Parallel": "parallel",
     # tools
     "check_gradients": "debug",
     "list_runs": "tracking",
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
     from jaxdl.models import list_models as list_models
     from jaxdl.models import model_info as model_info
     from jaxdl.parallel import Layout as Layout
+    from jaxdl.parallel import Parallel as Parallel
     from jaxdl.report import write_report as write_report
     from jaxdl.run import Run as Run
     from jaxdl.run import load_run as load_run

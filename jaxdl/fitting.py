@@ -47,7 +47,7 @@ from jaxdl.inputs import (
     size_of,
     warn_of_leaks,
 )
-from jaxdl.parallel import Layout
+from jaxdl.parallel import Layout, Parallel, as_parallel
 from jaxdl.resume import resume, saved_configuration
 from jaxdl.run import Run
 from jaxdl.settings import Checkpoint, EarlyStopping, ProgramOptions
@@ -77,6 +77,7 @@ def fit(
     average: float | None = None,
     guard: bool = False,
     apply: str = "batch",
+    parallel: str | Parallel | None = None,
     start: Mapping[str, Any] | None = None,
     class_weight: Mapping[int, float] | Sequence[float] | str | None = None,
     sample_weight: Any = None,
@@ -117,6 +118,8 @@ def fit(
         guard: skip and count updates that are not finite, instead of stopping. Labels that the model has no class for
             end the training all the same.
         apply: "batch", or "epoch": one update an epoch, from the sum over it.
+        parallel: how the training is spread over devices: "ddp", "pmap", "zero1", "fsdp", "mics", "tensor", or
+            `jaxdl.Parallel(...)`; one device when None. The numbers are the same on every mesh.
         start: {"params": ...} to begin with instead of the task's own initial values.
         class_weight: label -> weight, or "balanced": examples / (classes * count of the class). It multiplies the
             examples' weights in training only.
@@ -164,7 +167,7 @@ def fit(
     )  # fmt: skip
     if validation is not None and step.evaluate is None:
         raise ValueError("this step has no evaluate function: it can be trained, but not on validation= data")
-    layout = Layout.single()
+    layout = Layout.of(as_parallel(parallel), table=step.logical_axes)
     weighted = (
         data
         if is_feed(data)
@@ -176,7 +179,7 @@ def fit(
         source: Any = weighted
         if isinstance(weighted, Dataset):
             source = make_feed(
-                weighted, size_of(batch_size if size is None else size, weighted), shuffle=shuffle, kind=feed
+                weighted, size_of(batch_size if size is None else size, weighted, layout), shuffle=shuffle, kind=feed
             )
         return Program(
             step, source, layout=layout, hyper=hyper, seed=seed, apply=apply, plan=plan, start=start,
@@ -190,8 +193,9 @@ def fit(
         if not isinstance(weighted, Dataset):
             raise ValueError('batch_size="auto" needs data that fit can cut; a feed has its own batch size')
         batch_size = largest_batch_size(
-            lambda size: build(None, size), int(0.8 * device_memory(layout.device)), most=power_below(len(weighted))
-        )
+            lambda size: build(None, size), int(0.8 * device_memory(layout.device)), most=power_below(len(weighted)),
+            least=layout.batch_shards,
+        )  # fmt: skip
     built = build()
     chosen = None if options.tune and before is not None else _chosen_plan(options, built, build)
     if chosen is not None:
@@ -259,6 +263,7 @@ def _training(
     evaluator: Callable[[State], Evaluator] | None = None
     if held_out is not None:
         size = min(program.feed.batch_size if eval_batch_size is None else eval_batch_size, len(held_out))
+        size = run.layout.rounded(size)
         extra = confusion(held_out, metrics) if run.folder is not None else ()
 
         def evaluator(state: State) -> Evaluator:
@@ -366,4 +371,11 @@ def _title(program: Program) -> str:
 
 
 def _lines(program: Program, epochs: int | None) -> list[str]:
-    return [f"{program.layout.device.device_kind}, jax {jax.__version__}; {program.plan}"]
+    layout = program.layout
+    lines = [f"{layout.device.device_kind}, jax {jax.__version__}; {program.plan}"]
+    if layout.mesh.size > 1:
+        mesh = " x ".join(f"{axis}={size}" for axis, size in layout.sizes.items() if size > 1)
+        notes = layout.notes(program.abstract_state.params)
+        whole = f"; {len(notes)} parameters stay whole (Program.report() names them)" if notes else ""
+        lines.append(f"{layout.mesh.size} devices: {mesh}{whole}")
+    return lines

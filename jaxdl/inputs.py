@@ -17,6 +17,7 @@ from jaxdl.core.transform import accumulate as accumulated
 from jaxdl.core.transform import average as averaged
 from jaxdl.core.transform import guard as guarded
 from jaxdl.data import Dataset, find_leaks
+from jaxdl.parallel import Layout
 
 #: Class matrices larger than this are not kept for the report.
 REPORT_CLASSES = 100
@@ -71,9 +72,10 @@ def require_weight(data: Any) -> None:
         raise ValueError("every example weighs 0: there is nothing to learn from")
 
 
-def size_of(batch_size: int | str, dataset: Dataset) -> int:
-    """Examples a batch: no more than there are."""
-    return min(32 if isinstance(batch_size, str) else int(batch_size), len(dataset))
+def size_of(batch_size: int | str, dataset: Dataset, layout: Layout) -> int:
+    """Examples a batch: no more than there are, but for what fills it up to a number that divides over the devices."""
+    size = layout.rounded(32) if isinstance(batch_size, str) else int(batch_size)
+    return size if size <= len(dataset) else layout.rounded(len(dataset))
 
 
 def power_below(count: int) -> int:

@@ -121,7 +121,8 @@ class Run:
         return state.replace(hyper=state.hyper | changed)
 
     def _size(self, batch_size: int | None, dataset: Any) -> int:
-        return min(self.batch_size if batch_size is None else whole("batch_size", batch_size), len(dataset))
+        size = self.batch_size if batch_size is None else whole("batch_size", batch_size)
+        return self.layout.rounded(min(size, len(dataset)))
 
     def _state(self) -> State:
         if self.state is None:
@@ -181,7 +182,8 @@ def load_run(
     if config["average"] is not None:
         step = average(step, config["average"])
     dataset = as_dataset(example)
-    feed = make_feed(dataset, min(len(dataset), int(config["batch_size"])), shuffle=False)
+    size = layout.rounded(min(len(dataset), int(config["batch_size"])))
+    feed = make_feed(dataset, size, shuffle=False)
     hyper = {name: jnp.float32(value) for name, value in config["hyper"].items()}
     shapes = jax.eval_shape(
         lambda: step.init(jnp.uint32(0), {n: jnp.zeros(x.shape, x.dtype) for n, x in feed.batch.items()}, hyper)

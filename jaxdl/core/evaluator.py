@@ -17,7 +17,7 @@ from jaxdl.core.program import Feed
 from jaxdl.core.state import State
 from jaxdl.core.step import Array, Step, columns_of
 from jaxdl.core.task import PyTree
-from jaxdl.parallel import Layout
+from jaxdl.parallel import Layout, tracing
 
 #: Outputs of a block of predictions wait on the device; more than this is not kept at once.
 OUTPUT_BYTES = 64 * 2**20
@@ -37,7 +37,9 @@ class _Blocks:
                 spare = self.length - count
                 block = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], spare, 0)]), block)  # noqa: B023
             live = (np.arange(self.length) < count).astype(np.float32)
-            yield self.layout.put((block, live))
+            yield self.layout.put(
+                (block, live), (self.layout.block(block, self.feed.batch_size), self.layout.replicated)
+            )
 
     def __len__(self) -> int:
         return -(-self.feed.steps_per_epoch // self.length)
@@ -46,7 +48,8 @@ class _Blocks:
 def _item(feed: Feed, layout: Layout) -> tuple[PyTree, int]:
     """The type of one row of a block, and its bytes."""
     first = jax.tree.map(lambda x: x[0], feed.block(0, 0, 1))
-    item = layout.abstract(first, layout.batch(first))
+    layout.require_batch(feed.batch_size)
+    item = layout.abstract(first, layout.item(first, feed.batch_size))
     return item, sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(item))
 
 
@@ -72,16 +75,18 @@ class Evaluator:
         if len(set(names)) < len(names) or "loss" in names:
             raise ValueError(f"metrics need different names, none of them 'loss'; these are {names}")
         compile_cache.enable()
-        self.step, self.metrics, self._feed = step, metrics, feed
+        self.step, self.metrics, self._feed, self._layout = step, metrics, feed, layout
         self._statistics = tuple(dict.fromkeys(_statistic(metric) for metric in metrics))
         self._data = layout.put(feed.data)
         self._one = jax.jit(self._evaluate_one)
         item, item_bytes = _item(feed, layout)
         live = jax.ShapeDtypeStruct((), np.float32, sharding=layout.replicated)
         start = jax.eval_shape(self._start)
-        self._start_shardings = layout.batch(start)
+        self._start_shardings = layout.whole(start)
         start = layout.abstract(start, self._start_shardings)
-        cost = cost_of(self._one.trace(start, state, self._data, item, live).jaxpr)
+        self._tracing = partial(tracing, layout.tracing())
+        with self._tracing():
+            cost = cost_of(self._one.trace(start, state, self._data, item, live).jaxpr)
         self._loop = slow_in_loops(cost)
         plan = choose_plan(cost, feed.steps_per_epoch, item_bytes)
         self._blocks = _Blocks(feed, layout, 1 if self._loop else plan.steps_per_dispatch)
@@ -133,9 +138,13 @@ class Evaluator:
         for number, (block, live) in enumerate(self._blocks):
             last = number == len(self._blocks) - 1
             if last not in self._programs:
-                program = jax.jit(partial(self._block, last=last))
-                self._programs[last] = program.lower(sums, state, self._data, block, live).compile()
+                # the host reads the results, so each device gets all of them, however the parameters are split
+                program = jax.jit(partial(self._block, last=last), out_shardings=self._layout.replicated)
+                with self._tracing():
+                    self._programs[last] = program.lower(sums, state, self._data, block, live).compile()
             sums, rows = self._programs[last](sums, state, self._data, block, live)
+            if self._layout.in_step:
+                jax.block_until_ready(rows)
             losses.append(rows)
         values, losses = jax.device_get((sums, losses))
         loss, weight = np.concatenate(losses).astype(np.float64).sum(0)
@@ -172,11 +181,12 @@ class Predictor:
         if step.predict is None:
             raise ValueError("this step has no predict function")
         compile_cache.enable()
-        self.step, self._feed = step, feed
+        self.step, self._feed, self._layout = step, feed, layout
         self._data = layout.put(feed.data)
         self._one = jax.jit(self._predict_one)
         item, item_bytes = _item(feed, layout)
-        traced = self._one.trace(state, self._data, item)
+        with tracing(layout.tracing()):
+            traced = self._one.trace(state, self._data, item)
         cost = cost_of(traced.jaxpr)
         self._loop = slow_in_loops(cost)
         out_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(traced.out_info))
@@ -201,8 +211,12 @@ class Predictor:
         waiting: PyTree = None
         for block, _ in self._blocks:
             if self._program is None:
-                self._program = jax.jit(self._block).lower(state, self._data, block).compile()
+                program = jax.jit(self._block, out_shardings=self._layout.replicated)
+                with tracing(self._layout.tracing()):
+                    self._program = program.lower(state, self._data, block).compile()
             outputs = self._program(state, self._data, block)
+            if self._layout.in_step:
+                jax.block_until_ready(outputs)
             if waiting is not None:
                 parts.append(jax.device_get(waiting))
             waiting = outputs

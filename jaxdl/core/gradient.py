@@ -200,6 +200,7 @@ def gradient_step(
         hyper=dict(traced.hyper) if traced else {},
         reads=reads,
         whole_batch=task.whole_batch,
+        logical_axes=task.logical_axes,
         rate=traced.rate if traced else None,
     )
 

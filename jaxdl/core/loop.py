@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jaxdl.core.program import Packed, Program, read
+from jaxdl.core.packing import Packed, read
+from jaxdl.core.program import Program
 from jaxdl.core.state import State
 from jaxdl.core.step import Report
 

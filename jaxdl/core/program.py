@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.extend
@@ -15,11 +16,14 @@ import numpy as np
 from jaxdl.core import compile_cache
 from jaxdl.core.allocator import keep_freed_memory
 from jaxdl.core.cost import Cost, constants_of, cost_of
+from jaxdl.core.island import on_mesh
+from jaxdl.core.packing import Packed, fields_of, pack
 from jaxdl.core.plan import RunPlan, choose_plan
+from jaxdl.core.pmapped import pmapped, put_split, within_pmap
 from jaxdl.core.state import State
 from jaxdl.core.step import Array, Report, Step, add, choose, require_step, update, zeros
 from jaxdl.core.task import PyTree, check_number
-from jaxdl.parallel import Layout
+from jaxdl.parallel import Layout, tracing
 
 if TYPE_CHECKING:
     from jaxdl.core.summary import ProgramReport
@@ -54,29 +58,6 @@ class Feed(Protocol):
 
     def take(self, data: PyTree, item: PyTree) -> Mapping[str, Array]:
         """One row of a block -> one batch, with "weight" float32 [batch_size], 0 for padding; in the graph."""
-
-
-class Field(NamedTuple):
-    """One leaf of a report: its path, shape and dtype, and where it stands in the packed row."""
-
-    path: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    start: int
-    stop: int
-
-
-class Packed(NamedTuple):
-    """Reports of one dispatch on the device: one uint32 row a step, how many rows are real, and where they begin."""
-
-    rows: Array
-    steps: int
-    start: int = 0
-
-
-def read(packed: Packed) -> np.ndarray:
-    """The one place where the host waits for the device and reads: one vector per dispatch, [steps, words] uint32."""
-    return np.asarray(packed.rows)[packed.start : packed.start + packed.steps]
 
 
 class Program:
@@ -129,28 +110,36 @@ class Program:
         keep_freed_memory()  # before the first array, since jax's threads would get arenas of their own
         self.step, self.feed, self.seed = step, feed, seed
         self.layout = Layout.single() if layout is None else layout
+        self.layout.require_batch(feed.batch_size)
+        self._by_pmap = self.layout.parallel is not None and self.layout.parallel.by_pmap
+        self._on_mesh = on_mesh(step, self.layout)
         self.compile_seconds = 0.0
         self.first_call_seconds = 0.0  # wall time of first calls, which trace and compile
         self.once_an_epoch = apply == "epoch"
         self._start = start
         self._all_count = all_count
         self._data = self.layout.put(feed.data)
+        self._plain_text: str | None = None
         self._hyper = {n: np.float32(check_number(n, value)) for n, value in {**step.hyper, **(hyper or {})}.items()}
         self._programs: dict[Any, Any] = {}
 
         first = jax.tree.map(lambda x: x[0], feed.block(seed, 0, 1))
-        self._first = self.layout.put((np.uint32(seed), first, self._hyper))
+        shardings = self.layout.whole(np.uint32(seed)), self._item_shardings(first), self.layout.whole(self._hyper)
+        self._first = self.layout.put((np.uint32(seed), first, self._hyper), shardings)
         # With its sharding, or the update would be traced again inside the block: the mesh is part of a traced type.
-        item = self.layout.abstract(first, self.layout.batch(first))
-        self._init = jax.jit(self._initial).trace(self._first[0], self._data, *self._first[1:])
-        shapes = self._init.out_info
-        self.state_shardings = self.layout.state(shapes)
-        self.abstract_state: State = self.layout.abstract(shapes, self.state_shardings)
-        self._update = jax.jit(self._one_update)
-        traced = self._update.trace(self.abstract_state, self._data, item)
-        self.fields = _fields(traced.out_info[1])
+        item = self.layout.abstract(first, self._item_shardings(first))
+        with tracing(self.layout.tracing()):
+            self._init = jax.jit(self._initial).trace(self._first[0], self._data, *self._first[1:])
+            shapes = self._init.out_info
+            self.state_shardings = self.layout.state(shapes)
+            self.abstract_state: State = self.layout.abstract(shapes, self.state_shardings)
+            self._update = jax.jit(self._one_update)
+            self._each = self._one_of_pmap if self._by_pmap else self._update
+            traced = self._update.trace(self.abstract_state, self._data, item)
+        self.fields = fields_of(traced.out_info[1])
         self.cost: Cost = cost_of(traced.jaxpr)
         self._jaxpr = traced.jaxpr
+        self._item = item
         self._refuse_unread(hyper or {})
         item_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(item))
         self.plan = choose_plan(self.cost, feed.steps_per_epoch, item_bytes) if plan is None else plan
@@ -159,11 +148,11 @@ class Program:
 
     def _initial(self, seed: Array, data: PyTree, item: PyTree, hyper: Mapping[str, Array]) -> State:
         batch = self.feed.take(data, item)
-        state = self.step.init(seed, batch, hyper)
+        state = self._on_mesh.init(seed, batch, hyper)
         if self._start is not None:
             state = _replace_start(state, self._start)
         if self.once_an_epoch:
-            shapes = jax.eval_shape(self.step.measure, state, batch)
+            shapes = jax.eval_shape(self._on_mesh.measure, state, batch)
             if jax.tree.leaves(shapes.rows):
                 raise ValueError('apply="epoch" adds measures up over an epoch, which rows that follow their examples '
                                  '(a recurrent carry) cannot: use apply="batch"')  # fmt: skip
@@ -171,13 +160,21 @@ class Program:
         return state
 
     def _one_update(self, state: State, data: PyTree, item: PyTree) -> tuple[State, Report]:
-        batch = self.feed.take(data, item)
+        state, report = self._updated(self._on_mesh, state, self.feed.take(data, item))
+        if self.layout.mesh.size > 1:
+            state = jax.tree.map(jax.lax.with_sharding_constraint, state, self.state_shardings)
+        return state, report
+
+    def _one_of_pmap(self, state: State, data: PyTree, item: PyTree) -> tuple[State, Report]:
+        return self._updated(within_pmap(self.step, self.layout), state, self.feed.take(data, item))
+
+    def _updated(self, step: Step, state: State, batch: Mapping[str, Array]) -> tuple[State, Report]:
         if not self.once_an_epoch:
-            return update(self.step, state, batch, sure=self._all_count)
-        measured = self.step.measure(state, batch)
+            return update(step, state, batch, sure=self._all_count)
+        measured = step.measure(state, batch)
         pending = add(state.extra["pending"], measured)
         last = (state.step + 1) % self.feed.steps_per_epoch == 0
-        decided, report = self.step.apply(state, pending)
+        decided, report = step.apply(state, pending)
         decided = choose(pending.weight > 0, decided, state)
         report = choose(last, report, jax.tree.map(jnp.zeros_like, report))
         pending = choose(last, jax.tree.map(jnp.zeros_like, pending), pending)
@@ -186,28 +183,30 @@ class Program:
 
     def _scan(self, state: State, data: PyTree, block: PyTree) -> tuple[State, Array]:
         def body(state: State, item: PyTree) -> tuple[State, Array]:
-            state, report = self._update(state, data, item)
-            return state, _pack(report)
+            state, report = self._each(state, data, item)
+            return state, pack(report)
 
         return jax.lax.scan(body, state, self._arrived(block))
 
     def _unrolled(self, state: State, data: PyTree, block: PyTree) -> tuple[State, Array]:
         rows, block = [], self._arrived(block)
         for number in range(jax.tree.leaves(block)[0].shape[0]):
-            state, report = self._update(state, data, jax.tree.map(lambda x: x[number], block))  # noqa: B023
-            rows.append(_pack(report))
+            state, report = self._each(state, data, jax.tree.map(lambda x: x[number], block))  # noqa: B023
+            rows.append(pack(report))
         return state, jnp.stack(rows)
 
     def _arrived(self, block: PyTree) -> PyTree:
         """A block that came from the host, of the type that it has on the device."""
-        return jax.tree.map(jax.lax.with_sharding_constraint, block, self.layout.batch(block))
+        if self._by_pmap:
+            return block
+        return jax.tree.map(jax.lax.with_sharding_constraint, block, self.layout.block(block, self.feed.batch_size))
 
     def _looped(self, state: State, rows: Array, data: PyTree, block: PyTree) -> tuple[State, Array]:
         # The position follows from the step, so that a step of the loop uploads nothing.
         number = (state.step % self.feed.steps_per_epoch) % self.plan.steps_per_dispatch
         item = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), block)
-        state, report = self._update(state, data, item)
-        return state, jax.lax.dynamic_update_index_in_dim(rows, _pack(report), number, 0)
+        state, report = self._each(state, data, item)
+        return state, jax.lax.dynamic_update_index_in_dim(rows, pack(report), number, 0)
 
     # ---- what is compiled -----------------------------------------------------------------------------------------
 
@@ -215,21 +214,27 @@ class Program:
         """The program for a block of `count` steps, compiled at its first call."""
         key = (self.plan.mode, count)
         if key not in self._programs:
-            out = (self.state_shardings, self.layout.replicated)
-            if self.plan.mode == "loop":
-                self._programs[key] = jax.jit(self._looped, donate_argnums=(0, 1), out_shardings=out)
+            function: Any = {"loop": self._looped, "scan": self._scan, "unrolled": self._unrolled}[self.plan.mode]
+            donated = (0, 1) if self.plan.mode == "loop" else (0,)
+            if self._by_pmap:
+                self._programs[key] = pmapped(function, donated, self._item, self.feed.batch_size, self.layout)
             else:
-                function = self._scan if self.plan.mode == "scan" else self._unrolled
-                self._programs[key] = jax.jit(function, donate_argnums=0, out_shardings=out)
+                out = (self.state_shardings, self.layout.replicated)
+                self._programs[key] = jax.jit(function, donate_argnums=donated, out_shardings=out)
         return self._programs[key]
+
+    def _item_shardings(self, item: PyTree) -> PyTree:
+        return self.layout.item(item, self.feed.batch_size)
 
     def compile(self) -> Any:
         """The program of a whole block, compiled ahead for its memory analysis; a run then finds it in the cache."""
-        block = self.block(0, self.steps_in_block(0))
+        length = self.steps_in_block(0)
+        block = self.block(0, length)
         begun = time.process_time()
         rows = (self._rows(),) if self.plan.mode == "loop" else ()
-        count = jax.tree.leaves(block)[0].shape[0]
-        compiled = self._jitted(count).lower(self.abstract_state, *rows, self._data, block).compile()
+        count = self.plan.steps_per_dispatch if self.plan.mode == "loop" else length
+        with tracing(self.layout.tracing()):
+            compiled = self._jitted(count).lower(self.abstract_state, *rows, self._data, block).compile()
         self.compile_seconds = time.process_time() - begun
         return compiled
 
@@ -249,13 +254,25 @@ class Program:
 
     @property
     def jaxpr_text(self) -> str:
-        """The update as text: two programs that compute the same have the same."""
-        return str(self._jaxpr)
+        """The update as text, as one device would run it: two programs that compute the same have the same."""
+        return str(self._plain_jaxpr)
+
+    @functools.cached_property
+    def _plain_jaxpr(self) -> Any:
+        if self.layout.mesh.size == 1:
+            return self._jaxpr
+
+        def plain(state: State, data: PyTree, item: PyTree) -> tuple[State, Report]:
+            return self._updated(self.step, state, self.feed.take(data, item))
+
+        own = self.abstract_state.replace(extra={n: x for n, x in self.abstract_state.extra.items() if n != "residual"})
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (own, self._data, self._item))
+        return jax.jit(plain).trace(*shapes).jaxpr
 
     @property
     def constants(self) -> list[Any]:
         """Arrays inside the update, which its text names by shape only (a task's class weights)."""
-        return constants_of(self._jaxpr)
+        return constants_of(self._plain_jaxpr)
 
     @property
     def batch(self) -> Mapping[str, jax.ShapeDtypeStruct]:
@@ -291,8 +308,11 @@ class Program:
             spare = self.plan.steps_per_dispatch - offset - count
             if offset or spare:  # the same shape for every block: one program, and the step finds its row
                 block = jax.tree.map(lambda x: np.pad(x, [(offset, spare)] + [(0, 0)] * (x.ndim - 1)), block)
-            return self.layout.put(block)  # once for all its steps
-        return self.layout.send(block)
+        if self._by_pmap:
+            return put_split(block, self.feed.batch_size, self.layout)
+        if self.plan.mode == "loop":  # once for all its steps
+            return self.layout.put(block, self.layout.block(block, self.feed.batch_size))
+        return self.layout.send(block, self.feed.batch_size)
 
     def run(self, state: State, block: PyTree, count: int, step: int) -> tuple[State, Packed]:
         """Train `count` steps from `step` on. Consumes `state`. Returns at once, while the device works.
@@ -306,18 +326,24 @@ class Program:
         free = self.layout.uploads_by_call and not looped
         with contextlib.nullcontext() if free else jax.transfer_guard_host_to_device("disallow"):
             if not looped:
-                state, rows = program(state, self._data, block)
+                state, rows = self._call(program, state, self._data, block)
                 if not known:
                     self.first_call_seconds += time.perf_counter() - begun
                 return state, Packed(rows, count)
             offset = (step % self.feed.steps_per_epoch) % self.plan.steps_per_dispatch
             rows = self._rows()
             for _ in range(count):
-                state, rows = program(state, rows, self._data, block)
+                state, rows = self._call(program, state, rows, self._data, block)
                 if not known:
                     self.first_call_seconds += time.perf_counter() - begun
                     known = True
             return state, Packed(rows, count, offset)
+
+    def _call(self, program: Any, *arguments: Any) -> tuple[State, Array]:
+        """One call; its first one traces, while models see the mesh. Virtual devices take one call at a time."""
+        with tracing(self.layout.tracing()):
+            state, rows = program(*arguments)
+        return state, jax.block_until_ready(rows) if self.layout.in_step else rows
 
     def reports(self, words: np.ndarray) -> Report:
         """Packed rows, as `read` returns them -> Report: scalars [count] float32, sums added up over the rows."""
@@ -346,29 +372,6 @@ class Program:
                 f"hyper has {', '.join(map(repr, unread))}, which neither task nor optimizer reads (they read: "
                 f"{known}). A finished optax transformation has its numbers inside: use jaxdl.optim to vary them"
             )
-
-
-def _pack(report: Report) -> Array:
-    """A report as one row of 32-bit words, so that one download reads it all."""
-    words = [
-        jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1) if leaf.dtype != jnp.uint32 else leaf.reshape(-1)
-        for leaf in jax.tree.leaves(report)
-    ]
-    return jnp.concatenate(words)
-
-
-def _fields(report: Report) -> tuple[Field, ...]:
-    fields, start = [], 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(report):
-        if np.dtype(leaf.dtype).itemsize != 4:
-            raise ValueError(
-                f"report{jax.tree_util.keystr(path)} is {leaf.dtype}: reports hold 32-bit numbers, cast it to float32"
-            )
-        names = tuple(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path)
-        size = int(np.prod(leaf.shape, dtype=np.int64))
-        fields.append(Field(names, tuple(leaf.shape), np.dtype(leaf.dtype), start, start + size))
-        start += size
-    return tuple(fields)
 
 
 def _replace_start(state: State, start: Mapping[str, PyTree]) -> State:

@@ -91,6 +91,8 @@ class Step(NamedTuple):
         reads: names that task and step have asked for so far; it is complete after the first trace.
         whole_batch: True when a batch must not be split.
         rate: (hyper, step) -> learning rate, or None where there is none to show.
+        parts: microbatches that `measure` splits a batch into.
+        logical_axes: the model's table for its parameters, ((pattern, logical axes), ...), which `Parallel` reads.
     """
 
     init: Callable[[Array, Batch, Mapping[str, Array]], State]
@@ -103,6 +105,8 @@ class Step(NamedTuple):
     reads: frozenset[str] | set[str] = frozenset()
     whole_batch: bool = False
     rate: Callable[[Mapping[str, Array], Array], Array] | None = None
+    parts: int = 1
+    logical_axes: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
 
 
 def require_step(step: Any, taker: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,14 +22,16 @@ class ProgramReport:
     Attributes:
         modules: (path of the module, parameters, bytes), in the tree's order.
         parameters: their count.
-        state_bytes: parameters, optimizer state and all else that is carried from step to step.
-        data_bytes: columns that stay on the device.
+        state_bytes: parameters, optimizer state and all else that is carried from step to step; on each device.
+        data_bytes: columns that stay on each device.
         flops_per_step: floating-point operations of one update, counted from its jaxpr.
         temporary_bytes: what the compiled program needs beside its arguments, as XLA's memory analysis says.
-        device_bytes: state, data, one block and temporaries together.
+        device_bytes: state, data, one block and temporaries together, on each device.
         compile_seconds: CPU seconds spent tracing and compiling the block, or loading it from the compile cache.
         plan: how steps are run.
         device: kind of the device.
+        mesh: axis -> size, of those above 1; {} on one device.
+        notes: parameters that stay whole although the mesh has an axis to split them, and why.
     """
 
     modules: tuple[tuple[str, int, int], ...]
@@ -42,6 +44,8 @@ class ProgramReport:
     compile_seconds: float
     plan: RunPlan
     device: str
+    mesh: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         width = max([len(path) for path, _, _ in self.modules] + [10])
@@ -54,6 +58,9 @@ class ProgramReport:
             f"data {size_text(self.data_bytes)} + temporaries {size_text(self.temporary_bytes)} + one block",
             f"compiled in {self.compile_seconds:.2f} CPU-seconds",
         ]
+        if self.mesh:
+            lines.append(f"on each device of {' x '.join(f'{axis}={size}' for axis, size in self.mesh.items())}")
+        lines += [f"whole: {note}" for note in self.notes]
         return "\n".join(lines)
 
 
@@ -71,6 +78,17 @@ def tree_bytes(tree: Any) -> int:
     return sum(int(np.prod(x.shape, dtype=np.int64)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
 
 
+def bytes_on_device(tree: Any) -> int:
+    """Bytes that one device holds of these arrays or shapes, by their shardings; all of those that have none."""
+
+    def held(x: Any) -> int:
+        sharding = getattr(x, "sharding", None)
+        shape = x.shape if sharding is None else sharding.shard_shape(x.shape)
+        return int(np.prod(shape, dtype=np.int64)) * np.dtype(x.dtype).itemsize
+
+    return sum(held(x) for x in jax.tree.leaves(tree))
+
+
 def program_report(program: Program) -> ProgramReport:
     """Compile the program, if it is not yet, and say what it is. Nothing is run."""
     state = program.abstract_state
@@ -81,9 +99,11 @@ def program_report(program: Program) -> ProgramReport:
         count, size = modules.get(name, (0, 0))
         modules[name] = (count + int(np.prod(leaf.shape, dtype=np.int64)), size + tree_bytes(leaf))
     memory = program.compile().memory_analysis()
+    layout, batch_size = program.layout, program.feed.batch_size
     block = program.feed.block(program.seed, 0, program.steps_in_block(0))
+    block = layout.abstract(block, layout.block(block, batch_size))
     temporary = int(memory.temp_size_in_bytes) if memory is not None else 0
-    state_bytes, data_bytes = tree_bytes(state), tree_bytes(program.feed.data)
+    state_bytes, data_bytes = bytes_on_device(state), tree_bytes(program.feed.data)
     return ProgramReport(
         modules=tuple((name, count, size) for name, (count, size) in modules.items()),
         parameters=sum(count for count, _ in modules.values()),
@@ -91,10 +111,12 @@ def program_report(program: Program) -> ProgramReport:
         data_bytes=data_bytes,
         flops_per_step=program.cost.flops,
         temporary_bytes=temporary,
-        device_bytes=state_bytes + data_bytes + temporary + tree_bytes(block),
+        device_bytes=state_bytes + data_bytes + temporary + bytes_on_device(block),
         compile_seconds=program.compile_seconds,
         plan=program.plan,
-        device=program.layout.device.device_kind,
+        device=layout.device.device_kind,
+        mesh={axis: size for axis, size in layout.sizes.items() if size > 1},
+        notes=layout.notes(state.params),
     )
 
 
@@ -154,31 +176,37 @@ def _number_after(name: str, text: str) -> int | None:
     return None
 
 
-def largest_batch_size(build: Callable[[int], Program], limit: int, *, start: int = 32, most: int = 1 << 16) -> int:
-    """The largest power of two times `start`, down to 1 and up to `most`, whose compiled program fits in `limit` bytes.
+def largest_batch_size(
+    build: Callable[[int], Program], limit: int, *, start: int = 32, most: int = 1 << 16, least: int = 1
+) -> int:
+    """The largest power of two times `least`, up to `most`, whose compiled program fits in `limit` bytes a device.
 
     Found from XLA's memory analysis of each candidate, compiled and never run, instead of by crashing.
 
     Args:
         build: batch size -> Program.
         limit: bytes, for example `0.9 * device_memory(device)`.
+        start: where the search begins.
+        least: the smallest batch: as many examples as devices share it.
 
     Raises:
-        MemoryError: batch size 1 does not fit.
+        MemoryError: not even `least` examples fit.
     """
 
     def fits(size: int) -> bool:
         return program_report(build(size)).device_bytes <= limit
 
-    size = min(start, most)
+    size = least
+    while size * 2 <= min(start, most):
+        size *= 2
     if not fits(size):
-        while size > 1:
+        while size > least:
             size //= 2
             if fits(size):
                 return size
-        needed = program_report(build(1)).device_bytes
+        needed = program_report(build(least)).device_bytes
         raise MemoryError(
-            f"batch size 1 needs {size_text(needed)}, more than the {size_text(limit)} there are: "
+            f"batch size {least} needs {size_text(needed)}, more than the {size_text(limit)} there are: "
             "use a smaller model, feed='streamed', or precision='bf16'"
         )
     while size * 2 <= most and fits(size * 2):

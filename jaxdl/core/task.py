@@ -129,6 +129,8 @@ class Task(NamedTuple):
         predict: (variables, batch) -> outputs, what `run.predict` returns (for a classifier: probabilities).
         metrics: the field's usual metrics for this task; every evaluation also reports the loss.
         whole_batch: True for losses that couple examples (contrastive); such a batch is never split.
+        logical_axes: what each dimension of a parameter is, ((pattern on its path, logical axes), ...): the table of
+            tensor parallelism. Models of jaxdl have it.
     """
 
     init: Callable[[Key, Batch], Variables]
@@ -136,3 +138,4 @@ class Task(NamedTuple):
     predict: Callable[[Variables, Batch], PyTree]
     metrics: tuple[Any, ...] = ()
     whole_batch: bool = False
+    logical_axes: tuple[tuple[str, tuple[str | None, ...]], ...] = ()

@@ -78,7 +78,7 @@ def accumulate(step: Step, parts: int) -> Step:
         real = batch["weight"].shape[0]
         return total._replace(rows=jax.tree.map(lambda x: x[:real], total.rows))
 
-    return step._replace(measure=measure)
+    return step._replace(measure=measure, parts=step.parts * parts)
 
 
 def _carry(state: State) -> dict[str, PyTree]:

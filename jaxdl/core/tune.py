@@ -14,8 +14,9 @@ from collections.abc import Callable
 import jax
 
 from jaxdl.core import compile_cache
+from jaxdl.core.packing import read
 from jaxdl.core.plan import RunPlan, even
-from jaxdl.core.program import Program, read
+from jaxdl.core.program import Program
 
 #: Seconds of training that each variant is measured for, three times in turn.
 MEASURE_SECONDS = 0.3

@@ -40,11 +40,13 @@ class Network(NamedTuple):
         init: (key, x) -> variables, {"params": ..., and untrained collections}.
         run: see `Run`.
         dropout: the network's own dropout rate where one number rules it, None where no rate can be handed in.
+        logical_axes: the model's table for its parameters, ((pattern, logical axes), ...); () where it has none.
     """
 
     init: Callable[[Array, PyTree], Variables]
     run: Run
     dropout: Rate = None
+    logical_axes: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
 
 
 def linen_network(model: Any) -> Network:
@@ -85,7 +87,7 @@ def linen_network(model: Any) -> Network:
         outputs, state = module.apply(variables, x, rngs=rngs, mutable=untrained, **options)
         return outputs, dict(state)
 
-    return Network(init, run, rate)
+    return Network(init, run, rate, tuple(getattr(model, "logical_axes", ())))
 
 
 def function_network(init: Callable[..., PyTree], apply: Callable[..., PyTree]) -> Network:

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 import jax
 
-#: (array, logical names) -> the array with its sharding; None where nothing is sharded.
-_constraint: ContextVar[Callable[[jax.Array, tuple[str | None, ...]], jax.Array] | None] = ContextVar(
-    "jaxdl_constraint", default=None
-)
+Names = tuple[str | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tracing:
+    """What a model may know of the mesh while a program for it is traced.
+
+    Attributes:
+        constrain: (array, logical names) -> the array with its sharding.
+        reduce_axes: mesh axes that split the batch by hand here (inside pmap): statistics of a batch are averaged over
+            them. () where XLA does it, or where the batch is split on purpose (accumulation).
+    """
+
+    constrain: Callable[[jax.Array, Names], jax.Array]
+    reduce_axes: tuple[str, ...] = ()
+
+
+_tracing: ContextVar[Tracing | None] = ContextVar("jaxdl_tracing", default=None)
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
@@ -28,15 +43,21 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """
     if len(names) != x.ndim:
         raise ValueError(f"constrain names each dimension: {names} are {len(names)} names for an array of {x.shape}")
-    apply = _constraint.get()
-    return x if apply is None else apply(x, names)
+    now = _tracing.get()
+    return x if now is None else now.constrain(x, names)
+
+
+def reduce_axes() -> tuple[str, ...]:
+    """The axes over which statistics of a batch have to be averaged by hand; () nearly always."""
+    now = _tracing.get()
+    return () if now is None else now.reduce_axes
 
 
 @contextlib.contextmanager
-def constraining(apply: Callable[[jax.Array, tuple[str | None, ...]], jax.Array] | None) -> Iterator[None]:
-    """Within it, `constrain` calls `apply` (while a program for a mesh is traced)."""
-    token = _constraint.set(apply)
+def tracing(now: Tracing | None) -> Iterator[None]:
+    """Within it, models see `now`: around everything that traces a model for a mesh."""
+    token = _tracing.set(now)
     try:
         yield
     finally:
-        _constraint.reset(token)
+        _tracing.reset(token)

@@ -4,35 +4,71 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxdl.parallel.active import Names, Tracing
+from jaxdl.parallel.mesh import AXES, BATCH_AXES, Parallel
+from jaxdl.parallel.rules import Rules, Table
 
 PyTree = Any
 
-#: Slow network first; every axis is always present, size 1 where it is not used.
-AXES = ("replica", "stage", "data", "fsdp", "expert", "context", "tensor")
 
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
     """A mesh, and what lies where on it. `Layout.single()` is one device with everything on it.
 
     Attributes:
         mesh: all of `AXES`, in that order.
+        parallel: what was asked for; None on one device.
+        table: ((pattern, logical axes), ...), the model's own, for its parameters.
     """
 
     mesh: Mesh
+    parallel: Parallel | None = None
+    table: Table = ()
 
     @classmethod
     def single(cls, device: jax.Device | None = None) -> Layout:
         """One device: the given one, or jax's default."""
         device = jax.local_devices()[0] if device is None else device
-        mesh = jax.make_mesh(
-            (1,) * len(AXES), AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES), devices=[device]
+        return cls(jax.make_mesh((1,) * len(AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=[device]))
+
+    @classmethod
+    def of(cls, parallel: Parallel | None, devices: Sequence[jax.Device] | None = None, table: Table = ()) -> Layout:
+        """The layout that the user asked for, over these devices (all of them when None)."""
+        return cls.single() if parallel is None else cls(parallel.mesh(devices), parallel, tuple(table))
+
+    # ---- what is known of the mesh --------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def sizes(self) -> dict[str, int]:
+        """Mesh axis -> its size."""
+        return dict(zip(self.mesh.axis_names, self.mesh.devices.shape, strict=True))
+
+    @property
+    def batch_shards(self) -> int:
+        """Into how many parts a batch is split."""
+        return math.prod(self.sizes[axis] for axis in BATCH_AXES)
+
+    @functools.cached_property
+    def hand_axes(self) -> tuple[str, ...]:
+        """The axes with whole parameters on each device of them: where sums can be reduced by hand, once an update."""
+        return tuple(axis for axis in ("replica", "data") if self.sizes[axis] > 1)
+
+    @functools.cached_property
+    def rules(self) -> Rules:
+        """Path -> sharding."""
+        if self.parallel is None:
+            return Rules(self.sizes)
+        return Rules(
+            self.sizes, self.parallel.rules, self.table, self.parallel.shard_above, self.parallel.splits_optimizer
         )
-        return cls(mesh)
 
     @functools.cached_property
     def replicated(self) -> NamedSharding:
@@ -44,31 +80,176 @@ class Layout:
         """The first device of the mesh: its kind stands for all."""
         return self.mesh.devices.flat[0]
 
+    def rounded(self, batch_size: int) -> int:
+        """The smallest batch of at least this size that divides over the devices."""
+        return -(-batch_size // self.batch_shards) * self.batch_shards
+
+    def require_batch(self, batch_size: int) -> None:
+        """A sentence where a batch does not divide over the devices.
+
+        Raises:
+            ValueError: it does not; the nearest sizes that do are named.
+        """
+        shards = self.batch_shards
+        if batch_size % shards:
+            below = batch_size // shards * shards
+            near = f"{below} or {below + shards}" if below else str(shards)
+            axes = " x ".join(f"{axis}={self.sizes[axis]}" for axis in BATCH_AXES if self.sizes[axis] > 1)
+            raise ValueError(f"batch_size={batch_size} does not divide over {axes}: choose {near}")
+
+    # ---- shardings ------------------------------------------------------------------------------------------------
+
     def state(self, tree: PyTree) -> PyTree:
-        """Shardings of a State, leaf by leaf: the same tree structure, NamedSharding at each leaf."""
+        """Shardings of a State, leaf by leaf: the same tree structure, NamedSharding at each leaf.
+
+        Parameters, and their averages, go by the parameters' rules; whatever else ends in the path of a parameter and
+        has its shape (moments, sums of gradients) by the optimizer's. Rows that follow their examples, and what each
+        device keeps for itself, are split as the batch is. All else is whole everywhere.
+
+        Raises:
+            ValueError: parameters are to be split by a table that the model lacks, or a rule does not fit one.
+        """
+        if self.mesh.size == 1:
+            return jax.tree.map(lambda _: self.replicated, tree)
+        self._require_table()
+        params = {path: tuple(leaf.shape) for path, leaf in _paths(tree.params)}
+        in_order = sorted(params, key=len, reverse=True)
+
+        def sharding(path: tuple[str, ...], leaf: Any) -> NamedSharding:
+            shape = tuple(leaf.shape)
+            if path[:2] == ("model_state", "carry"):
+                return NamedSharding(self.mesh, PartitionSpec(self._batch_part(shape[0])))
+            if path[:2] == ("extra", "residual"):
+                return NamedSharding(self.mesh, PartitionSpec(self.hand_axes))
+            name = "/".join(path)
+            for own in in_order:
+                if name.endswith("/" + own) and params[own] == shape:
+                    whole = path[0] == "params" or path[:2] == ("extra", "average")
+                    spec, _ = self.rules.parameter(own, shape) if whole else self.rules.optimizer(own, shape)
+                    return NamedSharding(self.mesh, spec)
+            return self.replicated
+
+        flat, structure = jax.tree_util.tree_flatten_with_path(tree)
+        return jax.tree.unflatten(structure, [sharding(_names(path), leaf) for path, leaf in flat])
+
+    def gradient(self, params: PyTree) -> PyTree:
+        """Shardings of what is shaped like the parameters and summed: gradients."""
+        flat, structure = jax.tree_util.tree_flatten_with_path(params)
+        return jax.tree.unflatten(
+            structure,
+            [
+                NamedSharding(self.mesh, self.rules.optimizer("/".join(_names(path)), tuple(leaf.shape))[0])
+                for path, leaf in flat
+            ],
+        )
+
+    def notes(self, params: PyTree) -> tuple[str, ...]:
+        """What could not be split as asked, or stays whole, by the path of the parameter."""
+        if self.mesh.size == 1:
+            return ()
+        found: list[str] = []
+        for path, leaf in _paths(params):
+            _, of_parameter = self.rules.parameter(path, tuple(leaf.shape))
+            _, of_optimizer = self.rules.optimizer(path, tuple(leaf.shape))
+            found += dict.fromkeys((*of_parameter, *of_optimizer))
+        return tuple(found)
+
+    def whole(self, tree: PyTree) -> PyTree:
+        """Shardings of what each device has a copy of: resident columns, sums of metrics."""
         return jax.tree.map(lambda _: self.replicated, tree)
 
-    def batch(self, tree: PyTree) -> PyTree:
-        """Shardings of columns, blocks of indices or blocks of batches."""
-        return jax.tree.map(lambda _: self.replicated, tree)
+    def item(self, tree: PyTree, batch_size: int) -> PyTree:
+        """Shardings of one row of a block: leaves [batch, ...] are split, all others whole."""
+        return jax.tree.map(lambda x: self._rows(tuple(x.shape), batch_size, 0), tree)
 
-    def put(self, tree: PyTree) -> PyTree:
-        """Host arrays -> committed device arrays. The host buffers must not be written again: memory may be shared."""
-        return jax.device_put(tree, self.replicated)
+    def block(self, tree: PyTree, batch_size: int) -> PyTree:
+        """Shardings of a block: leaves [steps, batch, ...] are split along the batch, all others whole."""
+        return jax.tree.map(lambda x: self._rows(tuple(x.shape), batch_size, 1), tree)
+
+    def _rows(self, shape: tuple[int, ...], batch_size: int, axis: int) -> NamedSharding:
+        if self.mesh.size == 1 or len(shape) <= axis or shape[axis] != batch_size:
+            return self.replicated
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, self._batch_part(batch_size)))
+
+    def _batch_part(self, rows: int) -> tuple[str, ...] | None:
+        axes = tuple(axis for axis in BATCH_AXES if self.sizes[axis] > 1)
+        return axes if axes and rows % self.batch_shards == 0 else None
+
+    def tracing(self, manual: Sequence[str] = (), reduce: Sequence[str] = ()) -> Tracing | None:
+        """What models see while a program for this mesh is traced; None on one device.
+
+        Args:
+            manual: axes that are split by hand there (inside shard_map).
+            reduce: those of them over which a batch's statistics are averaged.
+        """
+        if self.mesh.size == 1:
+            return None
+
+        def constrain(x: jax.Array, names: Names) -> jax.Array:
+            spec = self.rules.activation(x.shape, names, manual)
+            if spec is None or set(manual) >= {axis for axis, size in self.sizes.items() if size > 1}:
+                return x
+            return jax.lax.with_sharding_constraint(x, spec if manual else NamedSharding(self.mesh, spec))
+
+        return Tracing(constrain, tuple(reduce))
+
+    def abstract(self, tree: PyTree, shardings: PyTree) -> PyTree:
+        """Shapes and dtypes with their shardings: what a compiled program expects and a checkpoint restores."""
+        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+
+    # ---- transfers ------------------------------------------------------------------------------------------------
+
+    def put(self, tree: PyTree, shardings: PyTree = None) -> PyTree:
+        """Host arrays -> committed device arrays. The host buffers must not be written again: memory may be shared.
+
+        Args:
+            tree: the same on every process.
+            shardings: of each leaf; whole on each device when None.
+        """
+        shardings = self.whole(tree) if shardings is None else shardings
+        if jax.process_count() == 1:
+            return jax.device_put(tree, shardings)
+        return jax.tree.map(_place, tree, shardings)
 
     @functools.cached_property
     def uploads_by_call(self) -> bool:
         """Whether `send` leaves arrays on the host, for the compiled call to take over."""
         return self.mesh.size == 1 and self.device.platform == "cpu"
 
-    def send(self, tree: PyTree) -> PyTree:
-        """Host arrays -> arguments of one call of a compiled program.
+    def send(self, tree: PyTree, batch_size: int) -> PyTree:
+        """A block of the host -> arguments of one call of a compiled program.
 
         On one CPU device they stay on the host: the call takes them over at a sixth of what `put` costs (0.05 against
         0.3 ms a dispatch). Elsewhere they are put at once, and travel while the device works on the call before.
         """
-        return tree if self.uploads_by_call else self.put(tree)
+        return tree if self.uploads_by_call else self.put(tree, self.block(tree, batch_size))
 
-    def abstract(self, tree: PyTree, shardings: PyTree) -> PyTree:
-        """Shapes and dtypes with their shardings: what a compiled program expects and a checkpoint restores."""
-        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+    @property
+    def in_step(self) -> bool:
+        """Whether each call has to end before the next begins.
+
+        Virtual CPU devices share a few threads: with many steps in flight a collective may wait for a device that never
+        gets one, and XLA then aborts the process.
+        """
+        return self.mesh.size > 1 and self.device.platform == "cpu"
+
+    def _require_table(self) -> None:
+        if self.sizes["tensor"] > 1 and not self.table and not (self.parallel and self.parallel.rules):
+            raise ValueError(
+                f"tensor={self.sizes['tensor']} splits matrices as a model's table says, and this one has none: take a "
+                "model of jaxdl.create_model, give it an attribute logical_axes, or say Parallel(rules=...)"
+            )
+
+
+def _place(array: Any, sharding: NamedSharding) -> jax.Array:
+    """An array that every process has, as one global array: each process uploads what its devices hold."""
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path)
+
+
+def _paths(tree: PyTree) -> list[tuple[str, Any]]:
+    return [("/".join(_names(path)), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
