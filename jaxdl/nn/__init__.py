@@ -34,7 +34,6 @@ from jaxdl.nn.norm import (
     LayerNorm,
     LocalResponseNorm,
     RMSNorm,
-    batch_statistics_over,
 )
 from jaxdl.nn.pool import (
     adaptive_avg_pool,
@@ -81,7 +80,6 @@ __all__ = [
     "adaptive_avg_pool",
     "adaptive_max_pool",
     "avg_pool",
-    "batch_statistics_over",
     "clear_carry",
     "contrastive",
     "conv_implementation",

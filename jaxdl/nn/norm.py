@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as linen
@@ -13,25 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.nn.precision import widened
+from jaxdl.parallel import reduce_axes
 
 Array = jax.Array
 AxisNames = str | Sequence[str]
-
-_shared_axes: ContextVar[AxisNames | None] = ContextVar("jaxdl_batch_statistics_over", default=None)
-
-
-@contextlib.contextmanager
-def batch_statistics_over(axis_name: AxisNames) -> Iterator[None]:
-    """Within it, batch norm takes its statistics over all devices of a named axis (`jax.shard_map`, `jax.pmap`, vmap).
-
-    It acts while a function is traced. Under `jax.jit` with a sharded batch nothing is needed: there the program sees
-    the whole batch, and the statistics are those of the whole batch already.
-    """
-    token = _shared_axes.set(axis_name)
-    try:
-        yield
-    finally:
-        _shared_axes.reset(token)
 
 
 class BatchNorm(linen.Module):
@@ -49,8 +32,8 @@ class BatchNorm(linen.Module):
     Attributes:
         momentum: the share of the running average that stays at each step (1 minus torch's `momentum`).
         epsilon: added to the variance.
-        axis_name: mapped axes whose devices share their statistics (also `batch_statistics_over`); None: those of the
-            rows at hand, which under `jax.jit` are all rows, however they are sharded.
+        axis_name: mapped axes whose devices share their statistics (`jaxdl.parallel.reducing_over` says it for all layers
+            at once); None: those of the rows at hand, which under `jax.jit` are all rows, however they are sharded.
         scale_init: initialiser of `scale`; zeros make a residual branch start as nothing.
 
     Source: Ioffe and Szegedy, "Batch Normalization", 2015.
@@ -72,7 +55,7 @@ class BatchNorm(linen.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         if train:
-            over = self.axis_name if self.axis_name is not None else _shared_axes.get()
+            over = self.axis_name if self.axis_name is not None else reduce_axes() or None
             mean, var, count = _moments(inputs, mask, None if self.is_initializing() else over)
             if not self.is_initializing():
                 for running, batch in ((running_mean, mean), (running_var, var)):

@@ -54,6 +54,15 @@ def reduce_axes() -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
+def reducing_over(axes: str | tuple[str, ...]) -> Iterator[None]:
+    """Within it, `reduce_axes` are these: for a function of one's own inside `jax.shard_map`, `jax.pmap` or vmap."""
+    now = _tracing.get()
+    axes = (axes,) if isinstance(axes, str) else tuple(axes)
+    with tracing(Tracing(lambda x, names: x, axes) if now is None else dataclasses.replace(now, reduce_axes=axes)):
+        yield
+
+
+@contextlib.contextmanager
 def tracing(now: Tracing | None) -> Iterator[None]:
     """Within it, models see `now`: around everything that traces a model for a mesh."""
     token = _tracing.set(now)
