@@ -51,6 +51,15 @@ _HOME = {
     "random_crop": "augment",
     "random_flip": "augment",
     "color_jitter": "augment",
+    "crop_with_mask": "augment_masks",
+    "flip_with_mask": "augment_masks",
+    "scale_with_mask": "augment_masks",
+    # photographs with boxes
+    "read_voc": "voc",
+    "random_flip_boxes": "augment_boxes",
+    "random_expand": "augment_boxes",
+    "random_box_crop": "augment_boxes",
+    "photometric_distortion": "augment_boxes",
 }
 __all__ = sorted(_HOME)
 
@@ -59,6 +68,13 @@ if TYPE_CHECKING:
     from jaxdl.data.augment import color_jitter as color_jitter
     from jaxdl.data.augment import random_crop as random_crop
     from jaxdl.data.augment import random_flip as random_flip
+    from jaxdl.data.augment_boxes import photometric_distortion as photometric_distortion
+    from jaxdl.data.augment_boxes import random_box_crop as random_box_crop
+    from jaxdl.data.augment_boxes import random_expand as random_expand
+    from jaxdl.data.augment_boxes import random_flip_boxes as random_flip_boxes
+    from jaxdl.data.augment_masks import crop_with_mask as crop_with_mask
+    from jaxdl.data.augment_masks import flip_with_mask as flip_with_mask
+    from jaxdl.data.augment_masks import scale_with_mask as scale_with_mask
     from jaxdl.data.dataset import Dataset as Dataset
     from jaxdl.data.dataset import as_dataset as as_dataset
     from jaxdl.data.feeds import Resident as Resident
@@ -91,6 +107,7 @@ if TYPE_CHECKING:
     from jaxdl.data.transforms import Standardise as Standardise
     from jaxdl.data.transforms import join as join
     from jaxdl.data.transforms import tabular_features as tabular_features
+    from jaxdl.data.voc import read_voc as read_voc
 
 
 def __getattr__(name: str) -> Any:
