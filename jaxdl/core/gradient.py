@@ -14,6 +14,7 @@ from jaxdl.core.keys import step_key
 from jaxdl.core.state import State
 from jaxdl.core.step import Alike, Evaluation, Measure, Report, Step, columns_of
 from jaxdl.core.task import Array, Batch, Context, Hyper, Loss, PyTree, Task
+from jaxdl.parallel import constrain_gradient
 
 PRECISIONS = ("float32", "bf16")
 
@@ -34,6 +35,15 @@ class TracedOptimizer(Protocol):
     def build(self, hyper: Mapping[str, Array], step: Array) -> optax.GradientTransformation: ...
 
     def rate(self, hyper: Mapping[str, Array], step: Array) -> Array: ...
+
+
+@runtime_checkable
+class FreezingOptimizer(Protocol):
+    """An optimizer that leaves some parameters as they are: `jaxdl.optim.groups(...)`."""
+
+    def frozen(self, tree: PyTree) -> PyTree: ...
+
+    def training(self) -> contextlib.AbstractContextManager[Any]: ...
 
 
 def gradient_step(
@@ -87,6 +97,7 @@ def gradient_step(
             "transformation such as optax.adamw(1e-3)"
         )
     traced: TracedOptimizer | None = optimizer if isinstance(optimizer, TracedOptimizer) else None
+    freezing = optimizer if isinstance(optimizer, FreezingOptimizer) else None
     reads: set[str] = set(traced.reads if traced else ()) | set(STEP_HYPER)
 
     def transformation(hyper: Mapping[str, Array], step: Array) -> optax.GradientTransformationExtraArgs:
@@ -106,7 +117,10 @@ def gradient_step(
         inputs = {name: value for name, value in batch.items() if name not in ("weight", "part")}
         if precision == "bf16":
             params, inputs = _cast(params), _halved(inputs)
-        with _columns(inputs):
+        with _columns(inputs), freezing.training() if freezing and train else contextlib.nullcontext():
+            if freezing and train:
+                held = freezing.frozen(params)
+                params = jax.tree.map(lambda w, fixed: jax.lax.stop_gradient(w) if fixed else w, params, held)
             loss = task.loss({"params": params, **state.model_state}, inputs, context(state, batch, train))
         check_loss(loss, batch)
         rows = batch["weight"].reshape(batch["weight"].shape + (1,) * (loss.value.ndim - 1))
@@ -140,10 +154,15 @@ def gradient_step(
         (total, (weight, weights, loss)), gradient = jax.value_and_grad(objective, has_aux=True)(
             state.params, state, batch, True
         )
+        gradient = constrain_gradient(gradient)
         new_state = {name: state.model_state[name] for name in state.model_state}
         for name, value in loss.model_state.items():
             old = state.model_state.get(name)
             new_state[name] = value if old is None else jax.tree.map(lambda n, o: n.astype(o.dtype), value, old)
+            if freezing and old is not None and name != "carry":
+                new_state[name] = jax.tree.map(
+                    lambda n, o, fixed: o if fixed else n, new_state[name], old, freezing.frozen(old)
+                )
         rows = {"carry": new_state.pop("carry")} if "carry" in new_state else {}
         preds, target = preds_and_target(loss.outputs, batch)
         given = {"preds": _float32(preds), "target": target, "weight": metric_weights(loss.outputs, batch, weights)}
@@ -157,7 +176,8 @@ def gradient_step(
         gradient = jax.tree.map(lambda g: g * scale.astype(g.dtype), measured.total["gradient"])
         loss = measured.total["loss"] * scale
         scalars = {"loss": loss, "weight": measured.weight}
-        gradient, norm = regularise(gradient, state.params, state.hyper, report_norm)
+        held = freezing.frozen(state.params) if freezing else None
+        gradient, norm = regularise(gradient, state.params, state.hyper, report_norm, held)
         if report_norm:
             scalars["gradient_norm"] = norm
         tx = transformation(state.hyper, state.step)
@@ -217,8 +237,13 @@ def optimizer_update(tx: Any, gradient: PyTree, state: State, loss: Array) -> tu
             return tx.update(gradient, state.opt_state, state.params)
 
 
-def regularise(gradient: PyTree, params: PyTree, hyper: Mapping[str, Array], want_norm: bool) -> tuple[PyTree, Array]:
-    """Penalties, then clipping, for the numbers that `hyper` has; and the norm before clipping (0 when unused)."""
+def regularise(
+    gradient: PyTree, params: PyTree, hyper: Mapping[str, Array], want_norm: bool, frozen: PyTree = None
+) -> tuple[PyTree, Array]:
+    """Penalties, then clipping, for the numbers that `hyper` has; and the norm before clipping (0 when unused).
+
+    Leaves that are `frozen` take part in neither: their gradient is 0.
+    """
     for name, slope in (("l1", jnp.sign), ("l2", lambda w: w)):
         if name in hyper:
             factor = hyper[name]
@@ -227,6 +252,8 @@ def regularise(gradient: PyTree, params: PyTree, hyper: Mapping[str, Array], wan
                 gradient,
                 params,
             )
+    if frozen is not None:
+        gradient = jax.tree.map(lambda g, fixed: jnp.zeros_like(g) if fixed else g, gradient, frozen)
     norm = global_norm(gradient) if want_norm or "clip_norm" in hyper else jnp.float32(0)
     if "clip_value" in hyper:
         limit = hyper["clip_value"]
