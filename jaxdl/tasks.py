@@ -27,6 +27,7 @@ from jaxdl.nn.networks import Network, function_network, linen_network, nnx_netw
 from jaxdl.nn.precision import widened
 from jaxdl.tasks_detection import detection as detection
 from jaxdl.tasks_network import init_of, run_network
+from jaxdl.tasks_translation import translation as translation
 
 LossFunction = Callable[[Array, Array], Array]
 

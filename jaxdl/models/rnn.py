@@ -248,21 +248,27 @@ class RNNLanguageModel(linen.Module):
         y = stages.reached("hidden", constrain(y, "batch", "length", None))
         return stages.result(self._logits(self.drop(y, train=train)))
 
+    @linen.nowrap
     def start(self, batch: int) -> Any:
-        """The carry before the first token: zeros. Needs no parameters."""
+        """The carry before the first token: zeros."""
         return self._rnn(parent=None).start(batch)
 
     def step(self, carry: Any, tokens: Array) -> tuple[Array, Any]:
         """Read one token a row, [batch] -> the logits of the next [batch, num_classes], and the carry.
 
-        It is the step of `jaxdl.models.decoding`: `lambda carry, tokens: model.apply(variables, carry, tokens,
-        method="step")`, from `model.start(batch)`.
+        It is the step of `jaxdl.models.decoding`; `decoder` gives it with the variables bound.
         """
         y, carry = self.rnn(
             self.embedding(tokens[:, None]), train=False, carry=carry, resets=self._resets(tokens[:, None])
         )
         return self._logits(y[:, 0]), carry
 
+    @linen.nowrap
+    def decoder(self, variables: Any, batch: int) -> tuple[Any, Any]:
+        """What `jaxdl.models.decoding` needs: the step, and the carry of `batch` rows that it starts from."""
+        return lambda carry, tokens: self.apply(variables, carry, tokens, method="step"), self.start(batch)
+
+    @linen.nowrap
     def _rnn(self, **options: Any) -> nn.RNN:
         return nn.RNN(
             self.width, self.cell, self.depth, False, self.residual, self.dropout, self.zoneout,

@@ -125,6 +125,11 @@ class RNN(nn.Module):
             x = y if valid is None else jnp.where(valid, y, jnp.zeros((), y.dtype))
         return x, last
 
+    @property
+    def carries(self) -> tuple[str, ...]:
+        """What each layer hands on: "h", and "c" for the LSTM."""
+        return cell_named(self.cell).carries
+
     def start(self, batch: int, dtype: Any = jnp.float32) -> Carries:
         """The carry before the first step: zeros."""
         directions = (False, True) if self.bidirectional else (False,)
