@@ -252,6 +252,15 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             },
             dtype="int32",
         ),
+        **_family(
+            "seq2seq",
+            "RNNSeq2Seq",
+            "{source: [batch, sources], target: [batch, targets]} integers",
+            {"source": (24,), "target": (24,)},
+            "Luong et al., Attention-based Neural Machine Translation, 2015",
+            {"rnn_seq2seq": {"cell": "vanilla"}, "lstm_seq2seq": {"cell": "lstm"}, "gru_seq2seq": {"cell": "gru"}},
+            dtype="int32",
+        ),
         # Transformers.
         **_family(
             "vit",
