@@ -23,6 +23,7 @@ _HOME = {
     "State": "core.state",
     "gradient_step": "core.gradient",
     "lbfgs_step": "core.lbfgs",
+    "row_sparse_step": "core.row_sparse",
     "accumulate": "core.transform",
     "guard": "core.transform",
     "average": "core.transform",
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from jaxdl.core.plan import RunPlan as RunPlan
     from jaxdl.core.program import Feed as Feed
     from jaxdl.core.program import Program as Program
+    from jaxdl.core.row_sparse import row_sparse_step as row_sparse_step
     from jaxdl.core.state import State as State
     from jaxdl.core.step import Evaluation as Evaluation
     from jaxdl.core.step import Measure as Measure

@@ -17,6 +17,10 @@ class Embed(linen.Module):
 
     Parameters: `embedding` [num_embeddings, features].
 
+    `jaxdl.row_sparse_step` trains it by the rows that a batch looks up, without a gradient of the whole table. For that
+    it hands in a collection "lookups": then each call adds its ids to `lookups/ids` and, where there are, the entry of
+    `lookups/rows` of the same number to the vectors, so that the gradient of that entry is the vectors' own.
+
     Attributes:
         num_embeddings: ids lie in [0, num_embeddings).
         features: length of a vector.
@@ -36,10 +40,20 @@ class Embed(linen.Module):
         """ids: [...] integers; returns [..., features] in the dtype of the parameter. TypeError for other dtypes."""
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise TypeError(f"an embedding looks up integers, not {ids.dtype}: cast the ids, or use a Dense")
-        return jnp.take(self.embedding, ids, axis=0)
+        vectors = jnp.take(self.embedding, ids, axis=0)
+        if self.is_initializing() or not self.is_mutable_collection("lookups"):
+            return vectors
+        earlier = self.get_variable("lookups", "ids", ())
+        self.put_variable("lookups", "ids", (*earlier, ids))
+        if self.has_variable("lookups", "rows"):
+            rows: Array = self.get_variable("lookups", "rows")[len(earlier)]
+            vectors = vectors.astype(rows.dtype) + rows
+        return vectors
 
     def attend(self, x: Array) -> Array:
         """Logits over the ids with the same table, [..., features] -> [..., num_embeddings] ("tied" weights)."""
+        if not self.is_initializing() and self.is_mutable_collection("lookups"):
+            self.put_variable("lookups", "tied", jnp.zeros((), jnp.bool_))
         return x @ self.embedding.astype(x.dtype).T
 
 

@@ -70,7 +70,7 @@ def avg_pool(
     """
     window, steps, pads, extra = _geometry("avg_pool", x, window, strides, padding, ceil)
     wide = widened(x)
-    zero = jnp.zeros((), wide.dtype)
+    zero = np.zeros((), wide.dtype)
     all_pads = [(before, after + more) for (before, after), more in zip(pads, extra, strict=True)]
     if window == steps:
         sums = jnp.sum(_side_by_side(wide, window, all_pads, zero), axis=_inner_axes(x))
