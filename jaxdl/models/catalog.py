@@ -118,6 +118,30 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
                 for suffix, options in (("", {}), ("_bn", {"batch_norm": True}))
             },
         ),
+        **_family(
+            "googlenet",
+            "GoogLeNet",
+            IMAGES,
+            (224, 224, 3),
+            "Szegedy et al., Going Deeper with Convolutions, 2014; numbers as torchvision",
+            {"googlenet": {}},
+        ),
+        **_family(
+            "googlenet",
+            "GoogLeNet",
+            IMAGES,
+            (224, 224, 3),
+            "Szegedy et al., Going Deeper with Convolutions, 2014",
+            {"googlenet_paper": {"batch_norm": False, "response_norm": True, "large_kernel": 5, "dropout": 0.4}},
+        ),
+        **_family(
+            "inception",
+            "InceptionV3",
+            IMAGES,
+            (299, 299, 3),
+            "Szegedy et al., Rethinking the Inception Architecture, 2015; numbers as torchvision and timm",
+            {"inception_v3": {}},
+        ),
         # Residual networks.
         **_family(
             "resnet",

@@ -110,6 +110,19 @@ ROWS: tuple[Row, ...] = (
         rate=5e-3,
         steps=110,
     ),
+    Row("googlenet", {"num_classes": 3, "width": 4, "depths": (1, 1, 1), "dropout": 0.0}, images(16)),
+    Row(
+        "googlenet_paper",
+        {"num_classes": 3, "width": 8, "depths": (1, 1, 1), "dropout": 0.0},
+        images(16),
+        slow=True,
+    ),
+    Row(
+        "inception_v3",
+        {"num_classes": 3, "width": 2, "depths": (1, 1, 1), "dropout": 0.0},
+        images(75),
+        slow=True,
+    ),
     # Residual networks.
     Row("resnet18", {"num_classes": 3, "width": 8, "depths": (1, 1)}, images(32)),
     Row("resnet50", {"num_classes": 3, "width": 4, "depths": (1, 1), "stem": "cifar"}, images(8), slow=True),
@@ -146,12 +159,25 @@ ROWS: tuple[Row, ...] = (
         {"num_classes": 3, "depths": (2, 2), "growth": 4, "width": 8, "remat": True},
         images(32),
         label="remat",
+        steps=80,
         slow=True,
     ),
-    Row("squeezenet1_0", {"num_classes": 3, "width": 0.25, "dropout": 0.0}, images(32), slow=True),
-    Row("squeezenet1_1", {"num_classes": 3, "width": 0.25, "dropout": 0.0}, images(32)),
-    Row("mobilenet_v2", {"num_classes": 3, "width": 0.1, "depth": 0.1, "dropout": 0.0}, images(32)),
-    Row("efficientnet_lite0", {"num_classes": 3, "width": 0.1, "depth": 0.1, "dropout": 0.0}, images(32), slow=True),
+    Row("squeezenet1_0", {"num_classes": 3, "width": 0.5, "dropout": 0.0}, images(32), rate=3e-3, steps=150, slow=True),
+    Row("squeezenet1_1", {"num_classes": 3, "width": 0.5, "dropout": 0.0}, images(32), rate=3e-3, steps=150),
+    Row(
+        "mobilenet_v2",
+        {"num_classes": 3, "width": 0.1, "depth": 0.1, "dropout": 0.0},
+        images(32),
+        steps=80,
+        slow=True,
+    ),
+    Row(
+        "efficientnet_lite0",
+        {"num_classes": 3, "width": 0.1, "depth": 0.1, "dropout": 0.0},
+        images(32),
+        steps=80,
+        slow=True,
+    ),
     # Recurrent networks.
     # Transformers.
     # Segmentation.

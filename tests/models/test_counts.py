@@ -23,6 +23,11 @@ COUNTS: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("vgg16", {"num_classes": 1000}, 138_357_544),
     ("vgg16_bn", {"num_classes": 1000}, 138_365_992),
     ("vgg19", {"num_classes": 1000}, 143_667_240),
+    ("googlenet", {"num_classes": 1000}, 6_624_904),
+    ("googlenet", {"num_classes": 1000, "aux": True}, 13_004_888),
+    ("googlenet_paper", {"num_classes": 1000}, 6_998_552),
+    ("inception_v3", {"num_classes": 1000}, 23_834_568),
+    ("inception_v3", {"num_classes": 1000, "aux": True}, 27_161_264),
     # Residual networks.
     ("resnet18", {"num_classes": 1000}, 11_689_512),
     ("resnet34", {"num_classes": 1000}, 21_797_672),
