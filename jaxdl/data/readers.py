@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxdl.data.formats.csv import read_csv
 from jaxdl.data.formats.idx import read_idx
-from jaxdl.data.formats.images import IMAGE_SUFFIXES, read_images, read_lst
+from jaxdl.data.formats.images import IMAGE_SUFFIXES, read_images, read_lst, read_masks
 from jaxdl.data.formats.jsonl import read_jsonl
 from jaxdl.data.formats.libsvm import read_libsvm
 from jaxdl.data.formats.npy import read_npy, read_npz
@@ -28,6 +28,7 @@ READERS: dict[str, Callable[..., Table]] = {
     "npz": read_npz,
     "idx": read_idx,
     "images": read_images,
+    "masks": read_masks,
     "lst": read_lst,
 }
 
@@ -100,7 +101,7 @@ def read(
         if name not in known:
             raise TypeError(f"the reader of {chosen} files has no option {name!r}{nearest(name, known)}")
     found = existing(path)
-    if found.is_dir() and chosen != "images":
+    if found.is_dir() and chosen not in ("images", "masks"):
         parts = sorted(item for item in found.iterdir() if item.is_file() and not item.name.startswith((".", "_")))
         if not parts:
             raise ValueError(f"the folder {found} holds no files to read")

@@ -1,4 +1,7 @@
-"""Images: a folder or zip with one folder a class, and `.lst` lists, decoded with pillow to uint8 `[n, h, w, c]`."""
+"""Images: a folder or zip with one folder a class, or of images and masks, and `.lst` lists, decoded with pillow.
+
+Images come as uint8 `[n, h, w, c]`, masks as uint8 `[n, h, w]`.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,34 @@ def read_images(
     with zipfile.ZipFile(found) as archive:
         inside = [name for name in archive.namelist() if _is_image(name) and not name.startswith("__MACOSX/")]
         return _labelled({name: _member(archive, name) for name in inside}, found, size, mode, workers, on_error)
+
+
+def read_masks(
+    path: str | os.PathLike[str],
+    *,
+    images: str = "images",
+    masks: str = "annotations",
+    size: int | tuple[int, int] | None = None,
+    workers: int | None = None,
+) -> Table:
+    """A table of a folder or zip `images/name.jpg`, `annotations/name.png`: `image`, `mask`, `path`, sorted by path.
+
+    image: uint8 `[n, h, w, 3]`. mask: uint8 `[n, h, w]`, the class number of each pixel as the file stores it: its grey
+    level, or its number in a palette. An image and its mask share their name without suffix and their size; each needs
+    the other. `Dataset({"x": table["image"], "y": table["mask"]})` is what `tasks.segmentation` learns from.
+
+    images, masks: the two folders, at the top of the folder or zip. size: resize to (height, width), or to a square,
+    images bilinearly, masks to the nearest pixel; None needs all of one size. workers: as in `read_images`.
+    """
+    found = existing(path)
+    if found.is_dir():
+        read = {file.relative_to(found).as_posix(): file.read_bytes for file in _image_files(found)}
+        return _masked(read, found, images, masks, size, workers)
+    if not zipfile.is_zipfile(found):
+        raise ValueError(f"{found} is neither a folder nor a zip file of images, or the zip is damaged")
+    with zipfile.ZipFile(found) as archive:
+        files = {name: _member(archive, name) for name in archive.namelist() if _is_image(name)}
+        return _masked(files, found, images, masks, size, workers)
 
 
 def read_lst(
@@ -142,6 +173,39 @@ def _labelled(
     return Table(columns, path.name, Skipped(len(problems), tuple(problems[:SKIPPED_EXAMPLES])))
 
 
+def _masked(
+    files: dict[str, Read],
+    path: Path,
+    images: str,
+    masks: str,
+    size: int | tuple[int, int] | None,
+    workers: int | None,
+) -> Table:
+    pairs: dict[str, dict[str, str]] = {images: {}, masks: {}}
+    for name in sorted(files):
+        place = PurePosixPath(name)
+        folder = place.parent.as_posix()
+        if folder in pairs:
+            pairs[folder][place.stem] = name
+    for folder, other in ((images, masks), (masks, images)):
+        alone = [name for stem, name in pairs[folder].items() if stem not in pairs[other]]
+        if alone or not pairs[folder]:
+            lacks = f"{alone[0]} has no partner in {other}/" if alone else f"there are no images in {folder}/"
+            raise ValueError(f"{path}: {lacks}; `{images}/name.jpg` and `{masks}/name.png` were expected")
+    stems = list(pairs[images])
+    x, kept, _ = _decoded(
+        {pairs[images][stem]: files[pairs[images][stem]] for stem in stems}, path.name, size, "RGB", workers, "raise"
+    )
+    y, _, _ = _decoded(
+        {pairs[masks][stem]: files[pairs[masks][stem]] for stem in stems}, path.name, size, "mask", workers, "raise"
+    )
+    if x.shape[:3] != y.shape[:3]:
+        raise ValueError(
+            f"{path}: the images have {x.shape[1]} x {x.shape[2]} pixels, the masks {y.shape[1]} x {y.shape[2]}"
+        )
+    return Table({"image": Column(x), "mask": Column(y[..., 0]), "path": text_column(kept)}, path.name)
+
+
 def _decoded(
     files: dict[str, Read],
     source: str,
@@ -151,7 +215,7 @@ def _decoded(
     on_error: str,
 ) -> tuple[np.ndarray, list[str], list[str]]:
     """Images `[n, h, w, c]`, the places that they came from, and a sentence for each that was skipped."""
-    check_choice("mode", mode, ("auto", "RGB", "L"))
+    check_choice("mode", mode, ("auto", "RGB", "L", "mask"))
     try:
         import PIL.Image
     except ImportError as error:
@@ -175,7 +239,8 @@ def _decoded(
         raise ValueError(
             f"{source}: none of its {len(places)} images decodes; the first, {places[0]}: {load(places[0])}"
         )
-    grey = mode == "L" or (mode == "auto" and first.mode in _GREY)
+    mask = mode == "mask"  # numbers of classes, which are neither converted nor blended
+    grey = mask or mode == "L" or (mode == "auto" and first.mode in _GREY)
     height, width = wanted or (first.height, first.width)
     images = np.empty((len(places), height, width, 1 if grey else 3), np.uint8)
 
@@ -189,9 +254,14 @@ def _decoded(
                 "the first has "
                 f"{height} x {width}; give size=({height}, {width}) to resize them all"
             )
-        image = image.convert("L" if grey else "RGB")
+        if mask and image.mode not in ("L", "P"):
+            return (
+                f"{source}: the mask {places[row]} is of mode {image.mode}; grey (L) or with a palette (P) was expected"
+            )
+        image = image if mask else image.convert("L" if grey else "RGB")
         if wanted is not None and (image.height, image.width) != (height, width):
-            image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
+            method = PIL.Image.Resampling.NEAREST if mask else PIL.Image.Resampling.BILINEAR
+            image = image.resize((width, height), method)
         images[row] = np.asarray(image).reshape(height, width, -1)
         return None
 
