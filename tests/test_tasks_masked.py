@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+import jaxdl
 from jaxdl import tasks
 from jaxdl.core.keys import step_key
 from jaxdl.core.task import Context, Hyper
@@ -214,3 +215,64 @@ def test_mistakes_get_a_sentence():
     batch = {"x": jnp.zeros((2, 4, 4, 2)), "y": jnp.zeros((2, 4, 5), jnp.int32)}
     with pytest.raises(ValueError, match=r"logits are \(2, 4, 4, 3\), but labels \(2, 4, 5\)"):
         pixels.loss(pixels.init(_KEY, batch), batch, _context(jnp.ones(2)))
+
+
+class TwoHeads(linen.Module):
+    """Logits and, in training, those of an auxiliary head."""
+
+    num_classes: int = 3
+    name_of_aux: str = "aux1"
+
+    @linen.compact
+    def __call__(self, x, *, train):
+        logits, aux = linen.Dense(3, name="logits")(x), linen.Dense(3, name="aux")(x)
+        return {"logits": logits, self.name_of_aux: aux} if train else logits
+
+
+def test_auxiliary_heads_count_with_their_weight_and_in_training_only():
+    batch, counted = _images()
+    variables = tasks.segmentation(TwoHeads()).init(_KEY, {"x": batch["x"]})
+    variables["params"]["aux"] = {"kernel": jnp.ones((2, 3)), "bias": jnp.array([0.0, 1.0, 2.0])}
+    mean = {}
+    for aux_weight in (0.0, 0.4, 1.0):
+        task = tasks.segmentation(TwoHeads(), aux_weight=aux_weight)
+        gradient, total, weights = _sums(task, variables, batch, jnp.ones(6))
+        assert weights == counted
+        assert bool(jnp.any(gradient["aux"]["kernel"] != 0)) == (aux_weight > 0)
+        mean[aux_weight] = float(total / weights)
+    assert mean[0.4] - mean[0.0] == pytest.approx(0.4 * (mean[1.0] - mean[0.0]), rel=1e-4)
+    evaluated = task.loss(variables, batch, _context(jnp.ones(6), train=False))
+    np.testing.assert_allclose(jnp.sum(evaluated.value * evaluated.weight) / counted, mean[0.0], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"returns 'logits', 'aux1', ..., not logits, side"):
+        _sums(tasks.segmentation(TwoHeads(name_of_aux="side")), variables, batch, jnp.ones(6))
+    with pytest.raises(ValueError, match="aux_weight is a finite number from 0 on, not -1"):
+        tasks.segmentation(TwoHeads(), aux_weight=-1)
+
+
+def test_classes_of_pixels_weigh_in_the_loss_and_not_in_the_metrics():
+    batch, _ = _images()
+    task = tasks.segmentation(TwoHeads(), class_weight={1: 3.0, 2: 0.0})
+    variables = task.init(_KEY, batch)
+    _, total, weights = _sums(task, variables, batch, jnp.ones(6))
+    y = np.asarray(batch["y"])
+    each = np.array([1.0, 3.0, 0.0])[np.where(y == 255, 0, y)] * (y != 255)
+    logits = TwoHeads().apply(variables, batch["x"], train=True)
+    log_p = np.asarray([jax.nn.log_softmax(logits[name]) for name in ("logits", "aux1")], np.float64)
+    value = -np.take_along_axis(log_p, np.where(y == 255, 0, y)[None, ..., None], -1)[..., 0]
+    np.testing.assert_allclose(weights, each.sum(), rtol=1e-6)
+    np.testing.assert_allclose(total / weights, np.average(value[0] + 0.4 * value[1], weights=each), rtol=1e-5)
+    found = task.loss(variables, batch, _context(jnp.ones(6), train=False))
+    np.testing.assert_array_equal(found.outputs["weight"], y != 255)
+
+
+def test_segmentation_measures_the_mean_iou_where_the_model_says_its_classes():
+    assert [metric.name for metric in tasks.segmentation(Pixels()).metrics] == ["accuracy"]
+    task = tasks.segmentation(TwoHeads(), class_weight=[1.0, 2.0, 3.0])
+    batch, _ = _images()
+    data = {name: np.asarray(value) for name, value in batch.items()}
+    run = jaxdl.fit(task, data, validation=data, steps=2, batch_size=3, verbose=0)
+    y, found = data["y"], run.predict(data)
+    counts = y != 255
+    overlaps = [np.sum((y == c) & (found == c) & counts) / np.sum(((y == c) | (found == c)) & counts) for c in range(3)]
+    assert run.metrics["validation:mean_iou"] == pytest.approx(np.mean(overlaps), rel=1e-5)
+    assert run.metrics["validation:accuracy"] == pytest.approx(np.mean((y == found)[counts]), rel=1e-5)
