@@ -66,10 +66,6 @@ class MatthewsCorrelation(Derived):
             below = jnp.sqrt(wrong_true) * jnp.sqrt(wrong_predicted)
             return divide(above, below, self.zero_division).astype(jnp.float32)
 
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of what was left out because an id was out of range or a score was NaN, float32 []."""
-        return self.statistic.invalid(state)
-
 
 @dataclass(frozen=True)
 class CohenKappa(Derived):
@@ -116,10 +112,6 @@ class CohenKappa(Derived):
             empty = expected == 0
             return jnp.where(empty, jnp.full_like(lost, self.zero_division), 1.0 - lost).astype(jnp.float32)
 
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of what was left out because an id was out of range or a score was NaN, float32 []."""
-        return self.statistic.invalid(state)
-
 
 @dataclass(frozen=True)
 class HammingLoss(Derived):
@@ -152,10 +144,6 @@ class HammingLoss(Derived):
         with jax.enable_x64(True):
             right, whole = self.statistic.right(state)
             return divide(whole - right, whole, np.nan).astype(jnp.float32)
-
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of what was left out because an id was out of range or a score was NaN, float32 []."""
-        return self.statistic.invalid(state)
 
 
 matthews_correlation = one_call(

@@ -60,10 +60,6 @@ class BalancedAccuracy(Derived):
                 mean = divide(mean - chance, 1.0 - chance, np.nan)
             return mean.astype(jnp.float32)
 
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of what was left out because an id was out of range or a score was NaN, float32 []."""
-        return self.statistic.invalid(state)
-
 
 @dataclass(frozen=True)
 class GeometricMean(Derived):
@@ -97,10 +93,6 @@ class GeometricMean(Derived):
             recalls, present = _recalls(self.statistic, state)
             logs = jnp.log(jnp.where(present > 0, recalls, jnp.ones_like(recalls)))
             return jnp.exp(divide(jnp.sum(logs), jnp.sum(present), np.nan)).astype(jnp.float32)
-
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of what was left out because an id was out of range or a score was NaN, float32 []."""
-        return self.statistic.invalid(state)
 
 
 @dataclass(frozen=True)
@@ -136,10 +128,6 @@ class HarmonicMean(Derived):
             recalls, present = _recalls(self.statistic, state)
             inverse = jnp.where(present > 0, 1.0 / recalls, jnp.zeros_like(recalls))
             return divide(jnp.sum(present), jnp.sum(inverse), np.nan).astype(jnp.float32)
-
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of what was left out because an id was out of range or a score was NaN, float32 []."""
-        return self.statistic.invalid(state)
 
 
 def _call(metric: Any, name: str) -> Any:

@@ -181,10 +181,6 @@ class BoundaryF(Derived):
         means = self.statistic.means(state)[:-1]
         return {part: means[:, i] for i, part in enumerate(_PARTS)}
 
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of pixels left out because an id was no class or a score was NaN, float32 []."""
-        return self.statistic.invalid(state)
-
 
 def _outline(labels: jax.Array, keep: jax.Array) -> jax.Array:
     """Which kept pixels have a kept neighbour of another label: bool [images, H, W]."""

@@ -174,10 +174,6 @@ class CalibrationError(Derived):
                 error = jnp.where(whole == 0, jnp.full_like(largest, jnp.nan), largest)
             return error.astype(jnp.float32)
 
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of examples left out because their target was no class, float32 []."""
-        return self.statistic.invalid(state)
-
 
 @dataclass(frozen=True)
 class CalibrationCurve(Derived):
@@ -218,10 +214,6 @@ class CalibrationCurve(Derived):
                 "weight": found.weight,
             }
             return {key: value.astype(jnp.float32) for key, value in curve.items()}
-
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of examples left out because their target was no class, float32 []."""
-        return self.statistic.invalid(state)
 
     def plot(self, state: sums.Sums, *, title: str = "") -> Any:
         """The curve with the diagonal, and the weight of the bins below, as a matplotlib Figure."""

@@ -21,17 +21,10 @@ _OFTEN = ("preds", "target", "weight", "mask")
 @partial(jax.jit, static_argnums=0)
 def _compiled(metric: Any, inputs: dict[str, Any]) -> Any:
     state = metric.update(metric.init(), **inputs)
-    return metric.compute(state), {what: read(state) for what, read in _troubles(metric).items()}
-
-
-def _troubles(metric: Any) -> dict[str, Any]:
-    """What a metric, or its statistic, can say of a state: "invalid", "overflowed"."""
-    found = {}
-    for what in ("invalid", "overflowed"):
-        for teller in (statistic_of(metric), metric):
-            if hasattr(teller, what):
-                found[what] = getattr(teller, what)
-    return found
+    teller = statistic_of(metric)
+    return metric.compute(state), {
+        what: getattr(teller, what)(state) for what in ("invalid", "overflowed") if hasattr(teller, what)
+    }
 
 
 def evaluate(metric: Any, /, **inputs: Any) -> Any:

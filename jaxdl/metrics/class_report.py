@@ -76,10 +76,6 @@ class ClassificationReport(Derived):
                 found["accuracy"] = divide(*self.statistic.right(state), np.nan)
             return {key: value.astype(jnp.float32) for key, value in found.items()}
 
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of what was left out because an id was out of range or a score was NaN, float32 []."""
-        return self.statistic.invalid(state)
-
     def table(self, state: sums.Sums, *, classes: Sequence[str] | None = None) -> str:
         """The numbers as plain text, one line for each class and average; `classes` names the lines."""
         lost = float(np.asarray(self.invalid(state)))

@@ -24,8 +24,29 @@ Average = Literal["arithmetic", "geometric", "min", "max"]
 _AVERAGES = ("arithmetic", "geometric", "min", "max")
 
 
+class OfPartitions:
+    """A metric of two partitions: a subclass, which is also a `Derived`, has these fields and gives `compute`.
+
+    Attributes:
+        num_classes: one more than the largest class id.
+        num_clusters: one more than the largest cluster id.
+    """
+
+    num_classes: int
+    num_clusters: int
+    name: str
+
+    def __post_init__(self) -> None:
+        _ = self.statistic  # checks the sizes
+
+    @property
+    def statistic(self) -> ClassesInClusters:
+        """The counts of all (class, cluster)."""
+        return ClassesInClusters(self.num_classes, self.num_clusters, name=self.name)
+
+
 @dataclass(frozen=True)
-class RandIndex(Derived):
+class RandIndex(OfPartitions, Derived):
     """The share of pairs of examples on which clustering and classes agree: together in both, or apart in both.
 
     (Rand, 1971.) Two clusterings without any pair agree: 1. NaN when nothing was counted.
@@ -39,14 +60,6 @@ class RandIndex(Derived):
     num_clusters: int
     name: str = "rand_index"
 
-    def __post_init__(self) -> None:
-        _ = self.statistic  # checks the sizes
-
-    @property
-    def statistic(self) -> ClassesInClusters:
-        """The counts of all (class, cluster)."""
-        return ClassesInClusters(self.num_classes, self.num_clusters, name=self.name)
-
     def compute(self, state: sums.Sums) -> jax.Array:
         """In [0, 1], float32 []."""
         with jax.enable_x64(True):
@@ -57,7 +70,7 @@ class RandIndex(Derived):
 
 
 @dataclass(frozen=True)
-class AdjustedRandIndex(Derived):
+class AdjustedRandIndex(OfPartitions, Derived):
     """The Rand index corrected for chance: 1 is the same partition, 0 what random labels give on average.
 
     ARI = (index - expected) / (largest - expected) under the permutation model (Hubert and Arabie, 1985). 1 for two
@@ -72,14 +85,6 @@ class AdjustedRandIndex(Derived):
     num_clusters: int
     name: str = "adjusted_rand_index"
 
-    def __post_init__(self) -> None:
-        _ = self.statistic  # checks the sizes
-
-    @property
-    def statistic(self) -> ClassesInClusters:
-        """The counts of all (class, cluster)."""
-        return ClassesInClusters(self.num_classes, self.num_clusters, name=self.name)
-
     def compute(self, state: sums.Sums) -> jax.Array:
         """In [-0.5, 1], float32 []."""
         with jax.enable_x64(True):
@@ -92,7 +97,7 @@ class AdjustedRandIndex(Derived):
 
 
 @dataclass(frozen=True)
-class FowlkesMallows(Derived):
+class FowlkesMallows(OfPartitions, Derived):
     """The geometric mean of precision and recall over pairs of examples put together.
 
     FMI = TP / sqrt((TP + FP) (TP + FN)) (Fowlkes and Mallows, 1983); 0 where no pair is together in both. NaN when
@@ -107,14 +112,6 @@ class FowlkesMallows(Derived):
     num_clusters: int
     name: str = "fowlkes_mallows"
 
-    def __post_init__(self) -> None:
-        _ = self.statistic  # checks the sizes
-
-    @property
-    def statistic(self) -> ClassesInClusters:
-        """The counts of all (class, cluster)."""
-        return ClassesInClusters(self.num_classes, self.num_clusters, name=self.name)
-
     def compute(self, state: sums.Sums) -> jax.Array:
         """In [0, 1], float32 []."""
         with jax.enable_x64(True):
@@ -126,7 +123,7 @@ class FowlkesMallows(Derived):
 
 
 @dataclass(frozen=True)
-class MutualInformation(Derived):
+class MutualInformation(OfPartitions, Derived):
     """How much the clusters tell about the classes, in nats.
 
     MI = sum over (class, cluster) of p(c, k) log(p(c, k) / (p(c) p(k))). NaN when nothing was counted.
@@ -140,14 +137,6 @@ class MutualInformation(Derived):
     num_clusters: int
     name: str = "mutual_information"
 
-    def __post_init__(self) -> None:
-        _ = self.statistic  # checks the sizes
-
-    @property
-    def statistic(self) -> ClassesInClusters:
-        """The counts of all (class, cluster)."""
-        return ClassesInClusters(self.num_classes, self.num_clusters, name=self.name)
-
     def compute(self, state: sums.Sums) -> jax.Array:
         """At least 0, float32 []."""
         with jax.enable_x64(True):
@@ -156,7 +145,7 @@ class MutualInformation(Derived):
 
 
 @dataclass(frozen=True)
-class NormalizedMutualInformation(Derived):
+class NormalizedMutualInformation(OfPartitions, Derived):
     """Mutual information over a mean of the two entropies: 0 is independent, 1 the same partition.
 
     average: the mean of H(classes) and H(clusters): "arithmetic" (then it is the V-measure), "geometric" (Strehl and
@@ -173,13 +162,8 @@ class NormalizedMutualInformation(Derived):
     name: str = "normalized_mutual_information"
 
     def __post_init__(self) -> None:
-        _ = self.statistic  # checks the sizes
+        OfPartitions.__post_init__(self)
         _check_average(self.name, self.average)
-
-    @property
-    def statistic(self) -> ClassesInClusters:
-        """The counts of all (class, cluster)."""
-        return ClassesInClusters(self.num_classes, self.num_clusters, name=self.name)
 
     def compute(self, state: sums.Sums) -> jax.Array:
         """In [0, 1], float32 []."""
@@ -193,7 +177,7 @@ class NormalizedMutualInformation(Derived):
 
 
 @dataclass(frozen=True)
-class AdjustedMutualInformation(Derived):
+class AdjustedMutualInformation(OfPartitions, Derived):
     """Mutual information corrected for chance: 0 is what random labels give on average, 1 the same partition.
 
     AMI = (MI - E[MI]) / (mean of entropies - E[MI]), where E[MI] is exact: under random permutations each count is
@@ -212,13 +196,8 @@ class AdjustedMutualInformation(Derived):
     name: str = "adjusted_mutual_information"
 
     def __post_init__(self) -> None:
-        _ = self.statistic  # checks the sizes
+        OfPartitions.__post_init__(self)
         _check_average(self.name, self.average)
-
-    @property
-    def statistic(self) -> ClassesInClusters:
-        """The counts of all (class, cluster)."""
-        return ClassesInClusters(self.num_classes, self.num_clusters, name=self.name)
 
     def compute(self, state: sums.Sums) -> jax.Array:
         """At most 1, float32 []."""
@@ -237,7 +216,7 @@ class AdjustedMutualInformation(Derived):
 
 
 @dataclass(frozen=True)
-class Homogeneity(Derived):
+class Homogeneity(OfPartitions, Derived):
     """Whether each cluster holds one class only: 1 - H(classes | clusters) / H(classes); 1 when there is one class.
 
     (Rosenberg and Hirschberg, 2007.) NaN when nothing was counted.
@@ -251,14 +230,6 @@ class Homogeneity(Derived):
     num_clusters: int
     name: str = "homogeneity"
 
-    def __post_init__(self) -> None:
-        _ = self.statistic  # checks the sizes
-
-    @property
-    def statistic(self) -> ClassesInClusters:
-        """The counts of all (class, cluster)."""
-        return ClassesInClusters(self.num_classes, self.num_clusters, name=self.name)
-
     def compute(self, state: sums.Sums) -> jax.Array:
         """In [0, 1], float32 []."""
         with jax.enable_x64(True):
@@ -267,7 +238,7 @@ class Homogeneity(Derived):
 
 
 @dataclass(frozen=True)
-class Completeness(Derived):
+class Completeness(OfPartitions, Derived):
     """Whether each class lies in one cluster only: 1 - H(clusters | classes) / H(clusters); 1 with one cluster.
 
     (Rosenberg and Hirschberg, 2007.) NaN when nothing was counted.
@@ -281,14 +252,6 @@ class Completeness(Derived):
     num_clusters: int
     name: str = "completeness"
 
-    def __post_init__(self) -> None:
-        _ = self.statistic  # checks the sizes
-
-    @property
-    def statistic(self) -> ClassesInClusters:
-        """The counts of all (class, cluster)."""
-        return ClassesInClusters(self.num_classes, self.num_clusters, name=self.name)
-
     def compute(self, state: sums.Sums) -> jax.Array:
         """In [0, 1], float32 []."""
         with jax.enable_x64(True):
@@ -297,7 +260,7 @@ class Completeness(Derived):
 
 
 @dataclass(frozen=True)
-class VMeasure(Derived):
+class VMeasure(OfPartitions, Derived):
     """The harmonic mean of homogeneity and completeness: (1 + beta) h c / (beta h + c); 0 where both are 0.
 
     beta above 1 weighs completeness more (Rosenberg and Hirschberg, 2007). NaN when nothing was counted.
@@ -313,14 +276,9 @@ class VMeasure(Derived):
     name: str = "v_measure"
 
     def __post_init__(self) -> None:
-        _ = self.statistic  # checks the sizes
+        OfPartitions.__post_init__(self)
         if not self.beta >= 0:
             raise ValueError(f"{self.name}: beta must be at least 0; it is {self.beta!r}")
-
-    @property
-    def statistic(self) -> ClassesInClusters:
-        """The counts of all (class, cluster)."""
-        return ClassesInClusters(self.num_classes, self.num_clusters, name=self.name)
 
     def compute(self, state: sums.Sums) -> jax.Array:
         """In [0, 1], float32 []."""

@@ -286,10 +286,6 @@ class ConfusionMatrix(Derived):
         """The counts in float64 [classes, classes] on the host: exact."""
         return self.statistic.counts(state)
 
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of examples left out because an id was no class or a score was NaN, float32 []."""
-        return self.statistic.invalid(state)
-
     def per_class(self, state: sums.Sums) -> dict[str, jax.Array]:
         """precision, recall, f1 and support (weight of the true class), float32 [classes] each.
 

@@ -129,10 +129,6 @@ class Spearman(Derived):
             value = jnp.where(flat, jnp.full_like(value, np.nan), jnp.clip(value, -1.0, 1.0)).astype(jnp.float32)
         return self.statistic.checked(state, value)
 
-    def overflowed(self, state: PairBuffer) -> jax.Array:
-        """Whether more pairs came than `capacity`, bool []."""
-        return self.statistic.overflowed(state)
-
 
 @dataclass(frozen=True)
 class Kendall(Derived):
@@ -184,10 +180,6 @@ class Kendall(Derived):
             value = jnp.where(flat, jnp.full_like(value, np.nan), jnp.clip(value, -1.0, 1.0)).astype(jnp.float32)
         return self.statistic.checked(state, value)
 
-    def overflowed(self, state: PairBuffer) -> jax.Array:
-        """Whether more pairs came than `capacity`, bool []."""
-        return self.statistic.overflowed(state)
-
 
 @dataclass(frozen=True)
 class MedianAbsoluteError(Derived):
@@ -227,10 +219,6 @@ class MedianAbsoluteError(Derived):
             value = jnp.where(below[-1] > 0, value, jnp.full_like(value, np.nan)).astype(jnp.float32)
         return self.statistic.checked(state, value)
 
-    def overflowed(self, state: PairBuffer) -> jax.Array:
-        """Whether more pairs came than `capacity`, bool []."""
-        return self.statistic.overflowed(state)
-
 
 @dataclass(frozen=True)
 class RelativeAbsoluteError(Derived):
@@ -268,10 +256,6 @@ class RelativeAbsoluteError(Derived):
             value = above / jnp.where(flat, jnp.ones_like(below), below)
             value = jnp.where(flat, jnp.full_like(value, np.nan), value).astype(jnp.float32)
         return self.statistic.checked(state, value)
-
-    def overflowed(self, state: PairBuffer) -> jax.Array:
-        """Whether more pairs came than `capacity`, bool []."""
-        return self.statistic.overflowed(state)
 
 
 def _constant(values: jax.Array, weight: jax.Array) -> jax.Array:

@@ -107,14 +107,6 @@ class CocoMAP(Derived):
         """The same for each class, float32 [classes]; NaN for classes without boxes to be found."""
         return {key: _mean(value, (0, 2)) for key, value in self._parts(state).items()}
 
-    def overflowed(self, state: DetectionRecords) -> jax.Array:
-        """Whether more detections came than `capacity`, bool []: `compute` is then NaN."""
-        return self.statistic.overflowed(state)
-
-    def invalid(self, state: DetectionRecords) -> jax.Array:
-        """The weight of detections and true boxes left out because their label is no class, float32 []."""
-        return self.statistic.invalid(state)
-
     def _parts(self, state: DetectionRecords) -> dict[str, jax.Array]:
         """What each value is the mean of, [thresholds, classes, points]."""
         precision, recall = self.curves(state)
@@ -193,14 +185,6 @@ class VocMAP(Derived):
         undefined = self.statistic.undefined(state)
         ap, recall = (_mean(_unless(undefined, x[0, 0]), (1,)) for x in found)
         return {"ap": ap, "recall": recall}
-
-    def overflowed(self, state: DetectionRecords) -> jax.Array:
-        """Whether more detections came than `capacity`, bool []: `compute` is then NaN."""
-        return self.statistic.overflowed(state)
-
-    def invalid(self, state: DetectionRecords) -> jax.Array:
-        """The weight of detections and true boxes left out because their label is no class, float32 []."""
-        return self.statistic.invalid(state)
 
 
 def _unless(undefined: jax.Array, values: jax.Array) -> jax.Array:

@@ -166,8 +166,6 @@ class DriftMeasure:
     categories: int | None = None
     missing: Missing = "category"
     name: str = "drift"
-    reduce: ClassVar[Reduce] = "sum"
-    inputs: ClassVar[tuple[str, ...]] = ("preds", "target")
     #: Whether the order of the cells counts, so that what is missing has no place among them.
     _ordered: ClassVar[bool] = False
 
@@ -184,18 +182,6 @@ class DriftMeasure:
     def statistic(self) -> DriftCounts:
         """The two histograms."""
         return DriftCounts(self.edges, self.categories, name=self.name)
-
-    def init(self, batch_shape: tuple[int, ...] = ()) -> State:
-        """The empty state."""
-        return self.statistic.init(batch_shape)
-
-    def update(self, state: State, *, preds: Any, target: Any = None, weight: Any = None, mask: Any = None) -> State:
-        """Adds values [...] to the reference (target 0) or the current side (1, or no target)."""
-        return self.statistic.update(state, preds=preds, target=target, weight=weight, mask=mask)
-
-    def merge(self, a: State, b: State) -> State:
-        """Both in one: such as the state of the reference, and that of a stream."""
-        return sums.add(a, b)
 
     def compute(self, state: State) -> Any:
         """The measure, float32 []; NaN while a side is empty."""
@@ -228,10 +214,6 @@ class DriftMeasure:
             whole = jnp.sum(table, axis=-1)
             part = jnp.sum(table[:, cells], axis=-1)
             return (part / jnp.where(whole == 0, jnp.full_like(whole, jnp.nan), whole)).astype(jnp.float32)
-
-    def invalid(self, state: State) -> jax.Array:
-        """The weight of values whose target named no side, float32 []."""
-        return self.statistic.invalid(state)
 
     def _sides(self, state: State) -> Sides:
         table = self.statistic.wide(state)

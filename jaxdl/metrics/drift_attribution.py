@@ -13,7 +13,7 @@ from jaxdl.metrics import sums
 from jaxdl.metrics.call import evaluate
 from jaxdl.metrics.drift import sides_of
 from jaxdl.metrics.inputs import as_float, as_weight
-from jaxdl.metrics.metric import Reduce, State
+from jaxdl.metrics.metric import Derived, Reduce, State
 
 Aggregate = Literal["mean_abs", "mean_sq"]
 
@@ -79,7 +79,7 @@ class AttributionSums:
 
 
 @dataclass(frozen=True)
-class AttributionDrift:
+class AttributionDrift(Derived):
     """NDCG of the features as the live model ranks them: 1 when their order is the reference's; alert below 0.90.
 
     Gain of a feature: its reference attribution a, the mean of |attribution| over examples (aggregate="mean_abs") or of
@@ -97,8 +97,6 @@ class AttributionDrift:
     num_features: int
     aggregate: Aggregate = "mean_abs"
     name: str = "attribution_drift"
-    reduce: ClassVar[Reduce] = "sum"
-    inputs: ClassVar[tuple[str, ...]] = ("preds", "target")
 
     def __post_init__(self) -> None:
         _ = self.statistic
@@ -107,18 +105,6 @@ class AttributionDrift:
     def statistic(self) -> AttributionSums:
         """The sums of both sides."""
         return AttributionSums(self.num_features, self.aggregate, name=self.name)
-
-    def init(self, batch_shape: tuple[int, ...] = ()) -> State:
-        """The empty state."""
-        return self.statistic.init(batch_shape)
-
-    def update(self, state: State, *, preds: Any, target: Any = None, weight: Any = None, mask: Any = None) -> State:
-        """Adds attributions [n, num_features] to the reference (target 0) or the current side (1, or no target)."""
-        return self.statistic.update(state, preds=preds, target=target, weight=weight, mask=mask)
-
-    def merge(self, a: State, b: State) -> State:
-        """Both in one."""
-        return sums.add(a, b)
 
     def compute(self, state: State) -> jax.Array:
         """The NDCG, float32 []."""
@@ -132,10 +118,6 @@ class AttributionDrift:
     def drifted(self, state: State, threshold: float = 0.9) -> jax.Array:
         """Whether the NDCG is below the threshold, bool []; False while it is undefined."""
         return self.compute(state) < jnp.float32(threshold)
-
-    def invalid(self, state: State) -> jax.Array:
-        """The weight of examples whose target named no side, float32 []."""
-        return self.statistic.invalid(state)
 
 
 def _discounts(scores: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdl.metrics.drift import DriftMeasure, Sides, shares_of, two_samples
 from jaxdl.metrics.fairness_pre import js, kl, largest, total_variation
-from jaxdl.metrics.metric import State
+from jaxdl.metrics.metric import Derived, State
 
 Smoothing = Literal["floor", "additive"]
 
@@ -41,7 +41,7 @@ def _log_base(name: str, base: float | None) -> float:
 
 
 @dataclass(frozen=True)
-class PopulationStabilityIndex(DriftMeasure):
+class PopulationStabilityIndex(DriftMeasure, Derived):
     """PSI: sum of (q - p) ln(q / p), in [0, inf); 0.1 is commonly read as some drift, 0.25 as much.
 
     Empty cells: smoothing="floor" lifts each share below `epsilon` to it (1e-4, as is common), without scaling the rest
@@ -82,7 +82,7 @@ class PopulationStabilityIndex(DriftMeasure):
 
 
 @dataclass(frozen=True)
-class DriftKL(DriftMeasure):
+class DriftKL(DriftMeasure, Derived):
     """The Kullback-Leibler divergence of the reference from the current shares, sum of p ln(p / q), in [0, inf].
 
     direction="current_to_reference" swaps the two. `base` of the logarithm: None is e (nats), 2 gives bits. Infinite
@@ -113,7 +113,7 @@ class DriftKL(DriftMeasure):
 
 
 @dataclass(frozen=True)
-class DriftJS(DriftMeasure):
+class DriftJS(DriftMeasure, Derived):
     """The Jensen-Shannon divergence, (KL(p, m) + KL(q, m)) / 2 with m = (p + q) / 2; never infinite.
 
     `base` of the logarithm: None is e, with values in [0, ln 2]; 2 gives [0, 1]. distance=True takes the square root,
@@ -135,7 +135,7 @@ class DriftJS(DriftMeasure):
 
 
 @dataclass(frozen=True)
-class DriftTotalVariation(DriftMeasure):
+class DriftTotalVariation(DriftMeasure, Derived):
     """The total variation distance, half the sum of |p - q|, in [0, 1]: the mass that would have to move.
 
     Inputs, state and missing values: `DriftMeasure`.
@@ -148,7 +148,7 @@ class DriftTotalVariation(DriftMeasure):
 
 
 @dataclass(frozen=True)
-class DriftLInfinity(DriftMeasure):
+class DriftLInfinity(DriftMeasure, Derived):
     """The largest |p - q| of a cell, in [0, 1]: the "Simple" comparison of SageMaker Model Monitor.
 
     Inputs, state and missing values: `DriftMeasure`.
@@ -161,7 +161,7 @@ class DriftLInfinity(DriftMeasure):
 
 
 @dataclass(frozen=True)
-class DriftHellinger(DriftMeasure):
+class DriftHellinger(DriftMeasure, Derived):
     """The Hellinger distance, sqrt(sum of (sqrt p - sqrt q)^2 / 2), in [0, 1].
 
     Inputs, state and missing values: `DriftMeasure`. Source: Hellinger, 1909.
@@ -182,7 +182,7 @@ def _cumulative(sides: Sides) -> tuple[jax.Array, jax.Array]:
 
 
 @dataclass(frozen=True)
-class DriftKS(DriftMeasure):
+class DriftKS(DriftMeasure, Derived):
     """The Kolmogorov-Smirnov statistic, the largest |F(x) - G(x)| of the two CDFs, looked at where x is a bin edge.
 
     In [0, 1]; at most the statistic of the samples themselves, which exceeds it by `bound(state)` at the most: finer
@@ -231,7 +231,7 @@ def _kolmogorov(square: jax.Array) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class DriftWasserstein(DriftMeasure):
+class DriftWasserstein(DriftMeasure, Derived):
     """The Wasserstein-1 (earth mover's) distance in the unit of the values, all mass of a bin at its middle.
 
     The sum over inner edges of |F - G| times the distance of the middles of the bins beside it, F and G the CDFs. The
@@ -264,7 +264,7 @@ class DriftWasserstein(DriftMeasure):
 
 
 @dataclass(frozen=True)
-class DriftChiSquare(DriftMeasure):
+class DriftChiSquare(DriftMeasure, Derived):
     """Pearson's chi-square test: {"statistic", "dof", "p_value"}, float32 [] each.
 
     test="homogeneity" asks whether both sides come from one distribution: observed against expected counts of the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -15,7 +16,7 @@ from jaxdl.metrics.auc import ROCAUC
 from jaxdl.metrics.call import one_call
 from jaxdl.metrics.corners import Sorted
 from jaxdl.metrics.inputs import as_array, as_ids, as_weight
-from jaxdl.metrics.metric import Derived, Reduce
+from jaxdl.metrics.metric import Derived, Reduce, told
 from jaxdl.metrics.of_scores import Scores
 from jaxdl.metrics.scores import Exact, ScoreBuffer
 
@@ -93,9 +94,7 @@ class EachClass:
 
     def overflowed(self, state: Any) -> jax.Array:
         """Whether more examples came than any capacity, bool []."""
-        if not hasattr(self.of, "overflowed"):
-            return jnp.zeros((), jnp.bool_)
-        return jnp.any(jax.vmap(self.of.overflowed)(state))
+        return jnp.any(jax.vmap(partial(told, self.of, "overflowed"))(state))
 
 
 @dataclass(frozen=True)
@@ -137,14 +136,6 @@ class OneVsRest(Derived):
         """float32 [], or one value a class."""
         return _averaged(self.metric, state, self.average)
 
-    def invalid(self, state: Any) -> jax.Array:
-        """What was left out because its target was no class."""
-        return self.statistic.invalid(state)
-
-    def overflowed(self, state: Any) -> jax.Array:
-        """Whether more examples came than the capacity, bool []: values are then NaN."""
-        return self.statistic.overflowed(state)
-
 
 @dataclass(frozen=True)
 class PerLabel(Derived):
@@ -180,14 +171,6 @@ class PerLabel(Derived):
     def compute(self, state: Any) -> Any:
         """float32 [], or one value a label."""
         return _averaged(self.metric, state, self.average)
-
-    def invalid(self, state: Any) -> jax.Array:
-        """What was left out because its target was neither 0 nor 1."""
-        return self.statistic.invalid(state)
-
-    def overflowed(self, state: Any) -> jax.Array:
-        """Whether more examples came than the capacity, bool []: values are then NaN."""
-        return self.statistic.overflowed(state)
 
 
 @dataclass(frozen=True)
@@ -251,14 +234,6 @@ class OneVsOneAUC(Derived):
         share = support[:, None] + jnp.broadcast_to(support[None], matrix.shape)
         pairs = ~jnp.eye(self.num_classes, dtype=jnp.bool_)
         return jnp.where(undefined, jnp.float32(jnp.nan), _mean(matrix, share, pairs, self.average))
-
-    def invalid(self, state: ScoreBuffer) -> jax.Array:
-        """How many targets were no class, int32 []."""
-        return self.statistic.invalid(state)
-
-    def overflowed(self, state: ScoreBuffer) -> jax.Array:
-        """Whether more examples came than `capacity`, bool []: the value is then NaN."""
-        return self.statistic.overflowed(state)
 
 
 def _averaged(metric: Any, state: Any, average: Average | None) -> Any:

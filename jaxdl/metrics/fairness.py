@@ -124,6 +124,8 @@ class FacetConfusion:
         mask: Any = None,
     ) -> sums.Sums:  # fmt: skip
         """Adds a batch: preds int [...] or float [..., num_classes]; target, facet and stratum int [...]."""
+        if preds is None:
+            raise TypeError(f"{self.name} compares predictions with labels: give preds=")
         cells, _ = PairCounts(self.num_classes, threshold=self.threshold, name=self.name).cells(preds, target, None)
         return _add(self, state, cells, facet, stratum, weight, mask)
 
@@ -167,7 +169,6 @@ class FacetMeasure:
     divide: Divide = "clarify"
     threshold: float | None = None
     name: str = "facet"
-    reduce: ClassVar[Reduce] = "sum"
     #: What the function of a measure takes; `statistic.inputs` are those that `update` reads.
     inputs: ClassVar[tuple[str, ...]] = ("preds", "target", "facet", "stratum")
     _labels_only: ClassVar[bool] = False
@@ -188,34 +189,12 @@ class FacetMeasure:
             return FacetLabels(self.num_classes, self.num_facets, self.num_strata, name=self.name)
         return FacetConfusion(self.num_classes, self.num_facets, self.num_strata, self.threshold, name=self.name)
 
-    def init(self, batch_shape: tuple[int, ...] = ()) -> State:
-        """The empty state."""
-        return self.statistic.init(batch_shape)
-
-    def update(
-        self, state: State, *, target: Any, facet: Any, preds: Any = None, stratum: Any = None, weight: Any = None,
-        mask: Any = None,
-    ) -> State:  # fmt: skip
-        """Adds a batch; shapes as `FacetLabels` (labels only) or `FacetConfusion` say."""
-        more = {"preds": preds, "target": target, "facet": facet, "stratum": stratum, "weight": weight, "mask": mask}
-        if preds is None and not self._labels_only:
-            raise TypeError(f"{self.name} compares predictions with labels: give preds=")
-        return self.statistic.update(state, **more)
-
-    def merge(self, a: State, b: State) -> State:
-        """Both in one."""
-        return sums.add(a, b)
-
     def compute(self, state: State) -> jax.Array:
         """The measure, float32 [] (two facets) or [num_facets]."""
         with jax.enable_x64(True):
             value = self._measure(self.statistic.wide(state))
             value = value[0] if value.ndim and self.num_facets == 2 else value
             return value.astype(jnp.float32)
-
-    def invalid(self, state: State) -> jax.Array:
-        """The weight of examples left out because an id was out of range, float32 []."""
-        return self.statistic.invalid(state)
 
     def _measure(self, table: jax.Array) -> jax.Array:
         raise NotImplementedError

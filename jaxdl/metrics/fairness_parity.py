@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxdl.metrics.call import one_call
 from jaxdl.metrics.fairness import COUNTS, FacetMeasure, collapse, infer_facets, quotient
 from jaxdl.metrics.fairness_pre import Positive
+from jaxdl.metrics.metric import Derived
 
 Method = Literal["between_groups", "to_overall"]
 Aggregate = Literal["worst_case", "mean"]
@@ -72,7 +73,7 @@ def _check(name: str, method: str, aggregate: str = "mean") -> None:
 
 
 @dataclass(frozen=True)
-class DemographicParityDifference(FacetMeasure):
+class DemographicParityDifference(FacetMeasure, Derived):
     """How far the shares of positive predictions of the groups lie apart: largest - smallest, in [0, 1].
 
     method="to_overall": the largest distance of a group from all examples. float32 [], over all facets that occur;
@@ -99,7 +100,7 @@ class DemographicParityDifference(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class DemographicParityRatio(FacetMeasure):
+class DemographicParityRatio(FacetMeasure, Derived):
     """The smallest share of positive predictions of a group over the largest, in [0, 1]; 1 is parity.
 
     method="to_overall": the smallest of rate / overall and overall / rate. NaN when no group has a positive prediction,
@@ -120,7 +121,7 @@ class DemographicParityRatio(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class EqualOpportunityDifference(FacetMeasure):
+class EqualOpportunityDifference(FacetMeasure, Derived):
     """How far the true positive rates of the groups lie apart: largest - smallest, in [0, 1].
 
     NaN when a group has no positive label, and with fewer than two groups. Other fields and shapes:
@@ -140,7 +141,7 @@ class EqualOpportunityDifference(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class EqualOpportunityRatio(FacetMeasure):
+class EqualOpportunityRatio(FacetMeasure, Derived):
     """The smallest true positive rate of a group over the largest, in [0, 1].
 
     NaN when a group has no positive label, when all rates are 0, and with fewer than two groups. Other fields and
@@ -160,7 +161,7 @@ class EqualOpportunityRatio(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class EqualizedOddsDifference(FacetMeasure):
+class EqualizedOddsDifference(FacetMeasure, Derived):
     """The larger ("worst_case") or the mean of the differences in true and in false positive rates, in [0, 1].
 
     NaN when a group lacks positive or negative labels, and with fewer than two groups. Other fields and shapes:
@@ -182,7 +183,7 @@ class EqualizedOddsDifference(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class EqualizedOddsRatio(FacetMeasure):
+class EqualizedOddsRatio(FacetMeasure, Derived):
     """The smaller ("worst_case") or the mean of the ratios of true and of false positive rates, in [0, 1].
 
     NaN when a group lacks positive or negative labels, when one of the rates is 0 in all groups, and with fewer than

@@ -26,6 +26,7 @@ from jaxdl.metrics.fairness import (
     where_both,
 )
 from jaxdl.metrics.fairness_pre import Positive, conditional_disparity, proportion_difference
+from jaxdl.metrics.metric import Derived
 
 
 def positive_rate(q: Quadrants, divide: Divide) -> jax.Array:
@@ -129,7 +130,7 @@ def _where_both(value: jax.Array, a: Quadrants, d: Quadrants) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class PredictedPositiveProportionDifference(FacetMeasure):
+class PredictedPositiveProportionDifference(FacetMeasure, Derived):
     """DPPL: how much more often facet a is predicted positive, q^_a - q^_d, in [-1, 1].
 
     Above 0 the disadvantaged facet gets fewer positive predictions. Shapes, fields and policy: `FacetMeasure`. Source:
@@ -149,7 +150,7 @@ class PredictedPositiveProportionDifference(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class DisparateImpact(FacetMeasure):
+class DisparateImpact(FacetMeasure, Derived):
     """DI: how often facet d is predicted positive, relative to facet a: q^_d / q^_a, in [0, inf).
 
     1 is parity; US courts look at 0.8 (the four-fifths rule). With q^_a = 0: inf, or 0 when q^_d = 0 as well
@@ -163,7 +164,7 @@ class DisparateImpact(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class ConditionalAcceptanceDifference(FacetMeasure):
+class ConditionalAcceptanceDifference(FacetMeasure, Derived):
     """DCA: c_a - c_d, where c = positive labels / positive predictions = (TP + FN) / (TP + FP); any real number.
 
     Above 0 facet a is accepted less often than its labels say, compared with d. Shapes, fields and policy:
@@ -177,7 +178,7 @@ class ConditionalAcceptanceDifference(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class ConditionalRejectionDifference(FacetMeasure):
+class ConditionalRejectionDifference(FacetMeasure, Derived):
     """DCR: r_d - r_a, where r = negative labels / negative predictions = (TN + FP) / (TN + FN); any real number.
 
     Below 0 facet d is rejected more often than its labels say, compared with a. Shapes, fields and policy:
@@ -191,7 +192,7 @@ class ConditionalRejectionDifference(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class RecallDifference(FacetMeasure):
+class RecallDifference(FacetMeasure, Derived):
     """RD: recall_a - recall_d, recall = TP / (TP + FN), in [-1, 1].
 
     Above 0 the model finds fewer of the positives of facet d. Shapes, fields and policy: `FacetMeasure`. Source:
@@ -205,7 +206,7 @@ class RecallDifference(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class SpecificityDifference(FacetMeasure):
+class SpecificityDifference(FacetMeasure, Derived):
     """SD: specificity_d - specificity_a, specificity = TN / (TN + FP), in [-1, 1]; note the direction, d - a.
 
     Above 0 the model raises more false alarms in facet a. Shapes, fields and policy: `FacetMeasure`. Source: SageMaker
@@ -219,7 +220,7 @@ class SpecificityDifference(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class AcceptanceRateDifference(FacetMeasure):
+class AcceptanceRateDifference(FacetMeasure, Derived):
     """DAR: precision_a - precision_d, precision = TP / (TP + FP), in [-1, 1].
 
     Above 0 acceptances in facet d are wrong more often. Shapes, fields and policy: `FacetMeasure`. Source: SageMaker
@@ -233,7 +234,7 @@ class AcceptanceRateDifference(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class RejectionRateDifference(FacetMeasure):
+class RejectionRateDifference(FacetMeasure, Derived):
     """DRR: v_d - v_a, where v = TN / (TN + FN) is the share of rejections that are right, in [-1, 1].
 
     Below 0 rejections in facet d are wrong more often. Shapes, fields and policy: `FacetMeasure`. Source: SageMaker
@@ -247,7 +248,7 @@ class RejectionRateDifference(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class AccuracyDifference(FacetMeasure):
+class AccuracyDifference(FacetMeasure, Derived):
     """AD: accuracy_a - accuracy_d, in [-1, 1].
 
     Above 0 the model is wrong about facet d more often. Shapes, fields and policy: `FacetMeasure`. Source: SageMaker
@@ -261,7 +262,7 @@ class AccuracyDifference(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class TreatmentEquality(FacetMeasure):
+class TreatmentEquality(FacetMeasure, Derived):
     """TE: t_d - t_a, where t = FN / FP; any real number.
 
     Above 0 the errors about facet d are rather missed positives. With FP = 0 a side is inf (0 when FN = 0 as well), and
@@ -276,7 +277,7 @@ class TreatmentEquality(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class PredictedConditionalDemographicDisparity(FacetMeasure):
+class PredictedConditionalDemographicDisparity(FacetMeasure, Derived):
     """CDDPL: `ConditionalDemographicDisparity` of the predictions instead of the labels, in [-1, 1].
 
     Above 0 facet d has more of the rejections than of the acceptances within strata. It reads `stratum`, ids below
@@ -290,7 +291,7 @@ class PredictedConditionalDemographicDisparity(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class GeneralizedEntropy(FacetMeasure):
+class GeneralizedEntropy(FacetMeasure, Derived):
     """GE: how unequally the benefit b = prediction - label + 1 is spread over all people, whatever their facet.
 
     (1 / (alpha (alpha - 1) n)) sum of (b / mean b)^alpha - 1, with alpha = 2 half the squared coefficient of variation,

@@ -25,6 +25,7 @@ from jaxdl.metrics.fairness import (
     quotient,
     where_both,
 )
+from jaxdl.metrics.metric import Derived
 
 Positive = int | tuple[int, ...]
 
@@ -118,7 +119,7 @@ def _not_zero(x: jax.Array) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class ClassImbalance(FacetMeasure):
+class ClassImbalance(FacetMeasure, Derived):
     """CI: whether one facet has fewer examples than the other, (n_a - n_d) / (n_a + n_d), in [-1, 1].
 
     Above 0 the disadvantaged facet is the smaller one. Shapes and fields: `FacetMeasure`; `positive` and `divide` play
@@ -138,7 +139,7 @@ class ClassImbalance(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class PositiveProportionDifference(FacetMeasure):
+class PositiveProportionDifference(FacetMeasure, Derived):
     """DPL: how much more often facet a has the positive label, q_a - q_d, in [-1, 1].
 
     Above 0 the disadvantaged facet has fewer positive labels. Shapes and fields: `FacetMeasure`; `divide` plays no
@@ -158,7 +159,7 @@ class PositiveProportionDifference(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class FacetKL(FacetMeasure):
+class FacetKL(FacetMeasure, Derived):
     """KL as Clarify computes it: sum of P_a ln(P_a / P_d) over the labels that occur in both facets, in nats.
 
     Labels that one facet lacks are dropped and the rest is not scaled up again, so that the value may be negative;
@@ -174,7 +175,7 @@ class FacetKL(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class FacetJS(FacetMeasure):
+class FacetJS(FacetMeasure, Derived):
     """JS as Clarify computes it: (KL(P_a, P) + KL(P_d, P)) / 2 with P = (P_a + P_d) / 2, over labels in both facets.
 
     In nats. Labels that one facet lacks are dropped; `LabelJSDivergence` is the textbook's. `positive` plays no part.
@@ -189,7 +190,7 @@ class FacetJS(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class FacetLP(FacetMeasure):
+class FacetLP(FacetMeasure, Derived):
     """LP as Clarify computes it: the 2-norm of P_a - P_d over the labels that occur in both facets.
 
     Labels that one facet lacks are dropped; `LabelL2Distance` is the textbook's. `positive` plays no part. NaN when no
@@ -204,7 +205,7 @@ class FacetLP(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class FacetTVD(FacetMeasure):
+class FacetTVD(FacetMeasure, Derived):
     """TVD as Clarify computes it: half the 1-norm of P_a - P_d over the labels that occur in both facets.
 
     Labels that one facet lacks are dropped; `LabelTotalVariation` is the textbook's. `positive` plays no part. NaN when
@@ -219,7 +220,7 @@ class FacetTVD(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class FacetKS(FacetMeasure):
+class FacetKS(FacetMeasure, Derived):
     """KS as Clarify computes it: the largest |P_a - P_d| of the labels that occur in both facets, not of the CDFs.
 
     Labels that one facet lacks are dropped; `LabelKolmogorovSmirnov` is the textbook's. `positive` plays no part. NaN
@@ -234,7 +235,7 @@ class FacetKS(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class ConditionalDemographicDisparity(FacetMeasure):
+class ConditionalDemographicDisparity(FacetMeasure, Derived):
     """CDDL: whether facet d has more of the rejections than of the acceptances, within strata, in [-1, 1].
 
     (1 / n) sum over strata i of n_i DD_i, DD_i = n_d(negative) / n(negative) - n_d(positive) / n(positive) in stratum i
@@ -253,7 +254,7 @@ class ConditionalDemographicDisparity(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class LabelKLDivergence(FacetMeasure):
+class LabelKLDivergence(FacetMeasure, Derived):
     """The textbook KL(P_a, P_d) of the labels in nats: infinite when facet a has a label that d lacks.
 
     Undefined (NaN) when a facet is empty; `divide` and `positive` play no part. Shapes and fields: `FacetMeasure`.
@@ -268,7 +269,7 @@ class LabelKLDivergence(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class LabelJSDivergence(FacetMeasure):
+class LabelJSDivergence(FacetMeasure, Derived):
     """The textbook Jensen-Shannon divergence of the labels of both facets, in nats, in [0, ln 2].
 
     Undefined (NaN) when a facet is empty; `divide` and `positive` play no part. Shapes and fields: `FacetMeasure`.
@@ -283,7 +284,7 @@ class LabelJSDivergence(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class LabelL2Distance(FacetMeasure):
+class LabelL2Distance(FacetMeasure, Derived):
     """The Euclidean distance of the label distributions of both facets, all labels counted, in [0, sqrt 2].
 
     Undefined (NaN) when a facet is empty; `divide` and `positive` play no part. Shapes and fields: `FacetMeasure`.
@@ -297,7 +298,7 @@ class LabelL2Distance(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class LabelTotalVariation(FacetMeasure):
+class LabelTotalVariation(FacetMeasure, Derived):
     """The total variation distance of the label distributions, all labels counted: half the 1-norm, in [0, 1].
 
     Undefined (NaN) when a facet is empty; `divide` and `positive` play no part. Shapes and fields: `FacetMeasure`.
@@ -311,7 +312,7 @@ class LabelTotalVariation(FacetMeasure):
 
 
 @dataclass(frozen=True)
-class LabelKolmogorovSmirnov(FacetMeasure):
+class LabelKolmogorovSmirnov(FacetMeasure, Derived):
     """The textbook Kolmogorov-Smirnov statistic of ordered labels: the largest |CDF_a - CDF_d|, in [0, 1].
 
     Undefined (NaN) when a facet is empty; `divide` and `positive` play no part. Shapes and fields: `FacetMeasure`.

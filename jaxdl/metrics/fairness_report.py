@@ -166,10 +166,6 @@ class BiasReport(Derived):
             return value.reshape(())
         return jnp.broadcast_to(value.reshape(-1), (self.num_facets,))
 
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of examples left out because an id was out of range, float32 []."""
-        return self.statistic.invalid(state)
-
     def table(self, state: sums.Sums, *, facets: Sequence[str] | None = None) -> str:
         """The measures as plain text to print: value, formula in words, range with the value of no bias, meaning."""
         return str(Bias({key: np.asarray(value) for key, value in self.compute(state).items()}, _names(facets)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 
 from jaxdl.metrics import sums
 from jaxdl.metrics.inputs import as_ids, as_mask, as_texts, as_weight
-from jaxdl.metrics.metric import Derived, Reduce, inputs_of, statistic_of
+from jaxdl.metrics.metric import Derived, Reduce, inputs_of, statistic_of, told
 
 
 class Grouped(NamedTuple):
@@ -72,16 +73,12 @@ class GroupedStatistic:
 
     def invalid(self, state: Grouped) -> jax.Array:
         """The weight whose group is out of range, and what the statistic itself left out, float32 []."""
-        lost = sums.value(state.invalid)
-        if hasattr(self.of, "invalid"):
-            lost = lost + jnp.sum(jax.vmap(self.of.invalid)(state.of)).astype(jnp.float32)
-        return lost
+        each = jax.vmap(partial(told, self.of, "invalid"))(state.of)
+        return sums.value(state.invalid) + jnp.sum(each).astype(jnp.float32)
 
     def overflowed(self, state: Grouped) -> jax.Array:
         """Whether any group holds more than its capacity, bool []."""
-        if not hasattr(self.of, "overflowed"):
-            return jnp.zeros((), jnp.bool_)
-        return jnp.any(jax.vmap(self.of.overflowed)(state.of))
+        return jnp.any(jax.vmap(partial(told, self.of, "overflowed"))(state.of))
 
 
 def _both(mask: Any, own: jax.Array, name: str) -> jax.Array:
@@ -144,14 +141,6 @@ class By(Derived):
         if self.names is None:
             return values
         return {key: jax.tree.map(lambda x, i=i: x[i], values) for i, key in enumerate(self.names)}
-
-    def invalid(self, state: Grouped) -> jax.Array:
-        """What was left out; see `GroupedStatistic.invalid`."""
-        return self.statistic.invalid(state)
-
-    def overflowed(self, state: Grouped) -> jax.Array:
-        """Whether any group holds more than its capacity, bool []."""
-        return self.statistic.overflowed(state)
 
 
 def by(metric: Any, groups: int | Sequence[str], *, name: str = "") -> By:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, Protocol
 
 import jax
+import jax.numpy as jnp
 
 State = Any
 Reduce = Literal["sum", "gather", "moments"]
@@ -100,10 +101,25 @@ class Derived:
         """Both in one."""
         return self.statistic.merge(a, b)
 
+    def invalid(self, state: State) -> jax.Array:
+        """How much was left out because an id was out of range; 0 where the statistic leaves nothing out."""
+        return told(self.statistic, "invalid", state)
+
+    def overflowed(self, state: State) -> jax.Array:
+        """Whether more came than the capacity holds, bool []: the value is then NaN. False without a capacity."""
+        return told(self.statistic, "overflowed", state)
+
 
 def statistic_of(metric: Any) -> Any:
     """What a metric's state belongs to: its statistic, or itself."""
     return getattr(metric, "statistic", metric)
+
+
+def told(statistic: Any, what: Literal["invalid", "overflowed"], state: State) -> jax.Array:
+    """What a statistic says of a state; 0, or False, of one that leaves nothing out, or that cannot overflow."""
+    if hasattr(statistic, what):
+        return getattr(statistic, what)(state)
+    return jnp.zeros((), jnp.float32 if what == "invalid" else jnp.bool_)
 
 
 def inputs_of(metric: Any) -> tuple[str, ...]:

@@ -62,16 +62,6 @@ class OfScores:
             low, high = self._ends(scores, corners(scores))
         return {"value": value, "low": low, "high": high}
 
-    def overflowed(self, state: Any) -> jax.Array:
-        """Whether more examples came than the capacity, bool []: the value is then NaN."""
-        if isinstance(self.statistic, Exact):
-            return self.statistic.overflowed(state)
-        return jax.numpy.zeros((), jax.numpy.bool_)
-
-    def invalid(self, state: Any) -> jax.Array:
-        """How many labels (the weight of them, in a histogram) were neither 0 nor 1."""
-        return self.statistic.invalid(state)
-
 
 def check_scores(metric: Any) -> None:
     """Refuses a metric without a way to remember scores, or with two.

@@ -151,10 +151,6 @@ class CrossEntropy(Derived):
         """The mean loss in nats, float32 []."""
         return self.statistic.mean(state)
 
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of examples left out because their target was no class, float32 []."""
-        return self.statistic.invalid(state)
-
 
 @dataclass(frozen=True)
 class Perplexity(Derived):
@@ -184,10 +180,6 @@ class Perplexity(Derived):
             none = total[1] == 0
             mean = jnp.where(none, jnp.full_like(total[0], jnp.nan), total[0] / jnp.where(none, 1.0, total[1]))
             return jnp.exp(mean).astype(jnp.float32)
-
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of tokens left out because their target was no class, float32 []."""
-        return self.statistic.invalid(state)
 
 
 @dataclass(frozen=True)
@@ -220,10 +212,6 @@ class LogLoss(Derived):
     def compute(self, state: sums.Sums) -> jax.Array:
         """The mean loss in nats, float32 []."""
         return self.statistic.mean(state)
-
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of examples left out because their target was no class, float32 []."""
-        return self.statistic.invalid(state)
 
 
 @dataclass(frozen=True)

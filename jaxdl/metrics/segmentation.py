@@ -67,10 +67,6 @@ class PixelCounts:
         """The counts of all pairs of classes."""
         return PairCounts(self.num_classes, self.ignore_index, self.threshold, name=self.name)
 
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of pixels left out because an id was no class or a score was NaN, float32 []."""
-        return self.statistic.invalid(state)
-
     def _averages(self) -> tuple[Any, ...]:
         """What `average` may be; empty without such a field."""
         return ()

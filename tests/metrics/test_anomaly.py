@@ -259,7 +259,7 @@ def test_what_is_undefined() -> None:
     strange[0, 5] = 2
     metric = metrics.RangeRecall()
     state = _update(metric.statistic, {"preds": strange, "target": one_flag})
-    assert float(metric.statistic.invalid(state)) == 1.0 and float(metric.compute(state)) == 1.0
+    assert float(metric.invalid(state)) == 1.0 and float(metric.compute(state)) == 1.0
 
 
 def test_masked_points_end_ranges() -> None:
