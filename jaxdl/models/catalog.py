@@ -390,5 +390,23 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             {"ssd512_vgg16": {"size": 512}, "ssd512_resnet50": {"size": 512, "backbone": "resnet50"}},
         ),
         # Variational autoencoders, two towers.
+        **_family("vae", "VAE", "[batch, *shape]", (28, 28, 1), "Kingma and Welling, 2014", {"vae": {}}),
+        **_family(
+            "vae",
+            "VAE",
+            IMAGES,
+            (28, 28, 1),
+            "Kingma and Welling, 2014",
+            {"conv_vae": {"coder": "conv", "widths": (32, 64)}},
+        ),
+        **_family(
+            "two_tower",
+            "TwoTower",
+            "[batch, 2] integers (query, item), or a mapping of query and item",
+            (2,),
+            "Yi et al., 2019",
+            {"two_tower": {}},
+            dtype="int32",
+        ),
     }
 )

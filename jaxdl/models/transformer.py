@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxdl import nn
 from jaxdl.models.decoding import Step
-from jaxdl.models.rules import Peer, Peers, linear, norm
+from jaxdl.models.rules import Peer, Peers, embed, linear, norm
 from jaxdl.models.stages import Stages
 from jaxdl.nn.attention import Cache, empty_cache
 from jaxdl.nn.block import TransformerBlock, norm_of, scaled_normal
@@ -286,7 +286,18 @@ class TransformerEncoder(linen.Module):
         ("logits/kernel", ("embed", "classes")),
         ("logits/bias", ("classes",)),
     )
-    peers: ClassVar[Peers] = {"torch": lambda model: Peer(encoder_rules("blocks", "encoder"))}
+    peers: ClassVar[Peers] = {
+        "torch": lambda model: Peer(
+            (
+                # A module of torch: embedding `tokens`, torch.nn.TransformerEncoder `encoder`, dense `logits`.
+                *embed("input/tokens", "tokens"),
+                *encoder_rules("blocks", "encoder"),
+                *norm("norm", "encoder.norm"),
+                *linear("logits", "logits"),
+            ),
+            head=r"logits\..*",
+        )
+    }
 
     @linen.compact
     def __call__(self, tokens: Array, *, train: bool) -> Any:

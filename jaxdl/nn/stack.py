@@ -170,6 +170,13 @@ class Stack(linen.Module):
                 self.put_variable(collection, name, value)
         return x if more is None else (x, more)
 
+    def each(self, method: str, *arguments: PyTree) -> PyTree:
+        """A method of the block, called by every layer with the same arguments: [layers, ...] each leaf."""
+        block = self.block.clone(parent=None, name=None)
+        return jax.vmap(lambda params: block.apply({"params": params}, *arguments, method=method))(
+            self.variables["params"]
+        )
+
     def _start(self, block: linen.Module, x: Array, shared: dict[str, PyTree], own: dict[str, PyTree]) -> None:
         """Parameters [layers, ...], each layer's drawn from a key of its own."""
         first = jax.tree.map(lambda leaf: leaf[0], own)
