@@ -17,7 +17,7 @@ from jaxdl.metrics.inputs import as_array, as_ids, as_mask, as_weight, same_shap
 from jaxdl.metrics.metric import Derived, Reduce
 
 # The cells of a label: 2 * target + predicted, then "neither 0 nor 1", then "a NaN score".
-_INVALID, _BROKEN, _CELLS = 4, 5, 6
+INVALID, BROKEN, _CELLS = 4, 5, 6
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class LabelCounts:
             predicted = as_ids(preds, f"{self.name}: preds")
         # of two ids both are 0 or 1 exactly if no higher bit is set in either; negative ids have the sign bit
         valid = ((target | predicted) & jnp.int32(~1)) == 0
-        cells = jnp.where(valid, 2 * target + predicted, jnp.full_like(target, _INVALID))
-        return cells if broken is None else jnp.where(valid & broken, jnp.full_like(cells, _BROKEN), cells), keep
+        cells = jnp.where(valid, 2 * target + predicted, jnp.full_like(target, INVALID))
+        return cells if broken is None else jnp.where(valid & broken, jnp.full_like(cells, BROKEN), cells), keep
 
     def merge(self, a: sums.Sums, b: sums.Sums) -> sums.Sums:
         """Both in one."""
@@ -103,13 +103,13 @@ class LabelCounts:
 
     def invalid(self, state: sums.Sums) -> jax.Array:
         """The weight of labels left out because they were neither 0 nor 1 or a score was NaN, float32 []."""
-        lost = [sums.pick(state, slice(kind, None, _CELLS)) for kind in (_INVALID, _BROKEN)]
+        lost = [sums.pick(state, slice(kind, None, _CELLS)) for kind in (INVALID, BROKEN)]
         return jnp.sum(sums.value(sums.add(*lost)), axis=-1)
 
 
 def spoiled(cells: jax.Array, kind: int) -> jax.Array:
     """One kind of outcome of all labels from cells [..., 6 * labels]; NaN for a label with a NaN score."""
-    own, broken = cells[..., kind::_CELLS], cells[..., _BROKEN::_CELLS]
+    own, broken = cells[..., kind::_CELLS], cells[..., BROKEN::_CELLS]
     return jnp.where(broken != 0, jnp.full_like(own, jnp.nan), own)
 
 
@@ -181,10 +181,6 @@ class MultilabelConfusionMatrix(Derived):
         """The counts in float64 on the host: exact."""
         return self.statistic.counts(state)
 
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of labels left out because they were neither 0 nor 1 or a score was NaN, float32 []."""
-        return self.statistic.invalid(state)
-
 
 @dataclass(frozen=True)
 class ExactMatch:
@@ -229,7 +225,7 @@ class ExactMatch:
                 f"{self.name}: target has shape {cells.shape}; rows of it are compared: give [rows, places]"
             )
         if self.num_labels is not None:
-            right, outside, broken = (cells == 0) | (cells == 3), cells == _INVALID, cells == _BROKEN
+            right, outside, broken = (cells == 0) | (cells == 3), cells == INVALID, cells == BROKEN
         else:
             classes = int(self.num_classes or 0)
             right = cells % jnp.int32(classes + 1) == 0  # the diagonal

@@ -19,9 +19,10 @@ from jaxdl.metrics.call import one_call
 from jaxdl.metrics.confusion import Outcomes, PairCounts, divide, infer_classes
 from jaxdl.metrics.metric import Derived
 from jaxdl.metrics.multilabel import LabelCounts, counts_of
+from jaxdl.metrics.samples import SampleRates
 
-Average = Literal["binary", "micro", "macro", "macro_all", "weighted"]
-_AVERAGES = ("binary", "micro", "macro", "macro_all", "weighted", None)
+Average = Literal["binary", "micro", "macro", "macro_all", "weighted", "samples"]
+_AVERAGES = ("binary", "micro", "macro", "macro_all", "weighted", "samples", None)
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Rate:
         num_labels: labels of which several may hold at once.
         average: "macro" (the mean over the classes that are present in target or prediction), "macro_all" (over all
             classes), "micro" (of the summed outcomes), "weighted" (mean over classes, weighted by their true weight),
-            "binary" (that of class `pos_label`, for num_classes=2), or None (each class: [num_classes]).
+            "binary" (that of class `pos_label`, for num_classes=2), "samples" (for num_labels: the mean over examples
+            of the rate of each row of labels), or None (each class: [num_classes]).
         threshold: a label is predicted where its score > threshold: 0.5 for labels unless given; for num_classes=2 it
             splits one score [...] for each example, and without it preds are ids or two scores.
         pos_label: the positive class of average="binary".
@@ -53,28 +55,40 @@ class Rate:
 
     def __post_init__(self) -> None:
         check_average(self.average, self.num_classes, self.pos_label, self.name)
+        if self.average == "samples" and self.num_labels is None:
+            raise ValueError(f"{self.name}: average='samples' is the mean of rows of labels and needs num_labels=")
         # one NaN for all, or two equal metrics would differ: NaN != NaN unless they are one object
         object.__setattr__(self, "zero_division", plain_number(self.zero_division, f"{self.name}: zero_division"))
         _ = self.statistic  # checks the rest
 
     @property
-    def statistic(self) -> PairCounts | LabelCounts:
-        """The counts that this rate is computed from."""
+    def statistic(self) -> PairCounts | LabelCounts | SampleRates:
+        """The counts that this rate is computed from; with average="samples" the sum of the rates of rows."""
+        if self.average == "samples":
+            return self._of_samples
         return counts_of(self.num_classes, self.num_labels, self.threshold, self.ignore_index, self.name)
 
-    def _parts(self, outcomes: Outcomes) -> tuple[jax.Array, jax.Array]:
-        """The rate's numerator and denominator."""
+    @property
+    def _of_samples(self) -> SampleRates:
+        # numerator and denominator are linear in the outcomes
+        units = [Outcomes(*np.eye(4)[k]) for k in range(4)]
+        above, below = zip(*(map(float, self._parts(unit)) for unit in units), strict=True)
+        threshold = 0.5 if self.threshold is None else self.threshold
+        return SampleRates(int(self.num_labels or 0), threshold, self.ignore_index, above, below, name=self.name)
+
+    def _parts(self, outcomes: Outcomes) -> tuple[Any, Any]:
+        """The rate's numerator and denominator, both linear in the outcomes."""
         raise NotImplementedError
 
     def compute(self, state: sums.Sums) -> jax.Array:
         """The rate: float32 [], or [num_classes] (labels alike) with average=None."""
+        if self.average == "samples":
+            return self._of_samples.mean(state, self.zero_division)
         with jax.enable_x64(True):
-            outcomes = self.statistic.outcomes(state)
+            outcomes = counts_of(
+                self.num_classes, self.num_labels, self.threshold, self.ignore_index, self.name
+            ).outcomes(state)
             return averaged(self._parts, outcomes, self.average, self.pos_label, self.zero_division).astype(jnp.float32)
-
-    def invalid(self, state: sums.Sums) -> jax.Array:
-        """The weight of what was left out because an id was out of range or a score was NaN, float32 []."""
-        return self.statistic.invalid(state)
 
 
 def plain_number(value: float, what: str) -> float:
@@ -88,7 +102,8 @@ def check_average(average: str | None, num_classes: int | None, pos_label: int, 
     """Refuses what is no average, and "binary" where there are not two classes."""
     if average not in _AVERAGES:
         raise ValueError(
-            f"{name}: average must be 'macro', 'macro_all', 'micro', 'weighted', 'binary' or None; it is {average!r}"
+            f"{name}: average must be 'macro', 'macro_all', 'micro', 'weighted', 'binary', 'samples' or None; it is "
+            f"{average!r}"
         )
     if average != "binary":
         return

@@ -48,6 +48,7 @@ ROWS = [
     Row("labels", metrics.MultilabelConfusionMatrix(3), LABELS, empty=0.0),
     Row("labels by true", metrics.MultilabelConfusionMatrix(3, normalize="true"), LABELS),
     Row("f1 of labels", metrics.F1(num_labels=3), LABELS),
+    Row("f1 of rows of labels", metrics.F1(num_labels=3, average="samples"), LABELS),
     Row("accuracy of labels", metrics.Accuracy(num_labels=3), LABELS),
     Row("matthews of labels", metrics.MatthewsCorrelation(num_labels=3), LABELS),
     Row("report of labels", metrics.ClassificationReport(num_labels=3), LABELS),
