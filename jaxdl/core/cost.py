@@ -49,6 +49,29 @@ def cost_of(jaxpr: Any) -> Cost:
     return total
 
 
+def flops_by_scope(jaxpr: Any, scope: tuple[str, ...] = ()) -> dict[tuple[str, ...], float]:
+    """The FLOPs of `cost_of` by the named scope that they stand in: ("ResNet", "c2_block0", "conv1") -> FLOPs.
+
+    Linen modules open a scope of their name for each call, the outermost one of their class's name.
+    """
+    found: dict[tuple[str, ...], float] = {}
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        stack = getattr(equation.source_info.name_stack, "stack", ())
+        here = scope + tuple(part.name for part in stack if type(part).__name__ == "Scope")
+        inner, name = _inner(equation), equation.primitive.name
+        if name == "cond":
+            inner = [max(inner, key=lambda branch: cost_of(branch).flops)]
+        elif name == "scan":
+            inner = [equation.params["jaxpr"]]
+        if not inner:
+            found[here] = found.get(here, 0.0) + _flops(name, equation)
+        for value in inner:
+            times = equation.params["length"] if name == "scan" else 1
+            for deeper, flops in flops_by_scope(value, here).items():
+                found[deeper] = found.get(deeper, 0.0) + flops * times
+    return found
+
+
 def constants_of(jaxpr: Any) -> list[Any]:
     """The arrays inside a (closed) jaxpr and the jaxprs within it (jit, scan, cond), in the order of the text.
 

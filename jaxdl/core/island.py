@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from jaxdl.core.state import State
 from jaxdl.core.step import Array, Measure, Report, Step
 from jaxdl.core.task import Batch, PyTree
-from jaxdl.parallel import Layout, tracing
+from jaxdl.parallel import Layout, constrain_gradient, tracing
 from jaxdl.parallel.compress import LEAST, sum_bf16, sum_int8
 
 
@@ -44,16 +44,7 @@ def on_mesh(step: Step, layout: Layout) -> Step:
     if layout.hand_axes and (step.parts > 1 or asked.compress is not None or layout.sizes["replica"] > 1):
         _require_parts(step, "compress=" if asked.compress else 'a replica axis ("mics")')
         step = _by_hand(step, layout)
-
-    def measure(state: State, batch: Batch) -> Measure:
-        measured = step.measure(state, batch)
-        if not (isinstance(measured.total, Mapping) and "gradient" in measured.total):
-            return measured
-        shardings = layout.gradient(state.params)
-        gradient = jax.tree.map(jax.lax.with_sharding_constraint, measured.total["gradient"], shardings)
-        return measured._replace(total={**measured.total, "gradient": gradient})
-
-    return step._replace(measure=measure)
+    return step
 
 
 def _by_hand(step: Step, layout: Layout) -> Step:
@@ -64,7 +55,8 @@ def _by_hand(step: Step, layout: Layout) -> Step:
         alike: list[Any] = []
 
         def part(state: State, batch: Batch) -> tuple[PyTree, ...]:
-            with tracing(layout.tracing(manual=axes)):
+            # Between microbatches nothing is exchanged; a whole batch has its statistics over all devices.
+            with tracing(layout.tracing(manual=axes, reduce=() if step.parts > 1 else axes)):
                 measured = step.measure(state, numbered(batch, axes, layout))
             measured = reduced(measured, state, axes, _count(layout), compress)
             alike.append(measured.alike)
@@ -80,6 +72,8 @@ def _by_hand(step: Step, layout: Layout) -> Step:
             check_vma=False,
         )(state, dict(batch))  # fmt: skip
         total, weight, means, rows_of_all = parts
+        if isinstance(total, Mapping) and "gradient" in total:
+            total = {**total, "gradient": constrain_gradient(total["gradient"])}
         return Measure(total, weight, means, rows_of_all, alike[-1])
 
     return with_residual(step._replace(measure=measure), layout)

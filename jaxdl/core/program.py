@@ -23,7 +23,7 @@ from jaxdl.core.pmapped import pmapped, put_split, within_pmap
 from jaxdl.core.state import State
 from jaxdl.core.step import Array, Report, Step, add, choose, require_step, update, zeros
 from jaxdl.core.task import PyTree, check_number
-from jaxdl.parallel import Layout, tracing
+from jaxdl.parallel import Layout, constrain_rows, tracing
 
 if TYPE_CHECKING:
     from jaxdl.core.summary import ProgramReport
@@ -160,7 +160,7 @@ class Program:
         return state
 
     def _one_update(self, state: State, data: PyTree, item: PyTree) -> tuple[State, Report]:
-        state, report = self._updated(self._on_mesh, state, self.feed.take(data, item))
+        state, report = self._updated(self._on_mesh, state, constrain_rows(self.feed.take(data, item)))
         if self.layout.mesh.size > 1:
             state = jax.tree.map(jax.lax.with_sharding_constraint, state, self.state_shardings)
         return state, report

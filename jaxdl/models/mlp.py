@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxdl.nn import Dropout, activation
+from jaxdl.parallel import constrain
 
 Array = jax.Array
 
@@ -38,6 +40,13 @@ class MLP(nn.Module):
         dropout: rate after each hidden layer; 0 draws nothing.
     """
 
+    #: On a tensor axis the hidden layers take turns: columns, then rows, so that two of them need one reduce.
+    logical_axes: ClassVar[tuple[tuple[str, tuple[str | None, ...]], ...]] = (
+        (r"hidden\d*[02468]/kernel", ("embed", "hidden")),
+        (r"hidden\d*[02468]/bias", ("hidden",)),
+        (r"hidden\d*[13579]/kernel", ("hidden", "embed")),
+    )
+
     num_classes: int
     widths: Sequence[int] = (128, 128)
     activation: str | Callable[[Array], Array] = "relu"
@@ -50,6 +59,7 @@ class MLP(nn.Module):
         for index, width in enumerate(self.widths):
             x = nn.Dense(width, kernel_init=nn.initializers.he_uniform(), name=f"hidden{index}")(x)
             x = activation(self.activation)(x)
+            x = constrain(x, "batch", "embed" if index % 2 else "hidden")
             x = Dropout(self.dropout)(x, train=train)
         return nn.Dense(self.num_classes, name="logits")(x)
 

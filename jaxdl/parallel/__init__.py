@@ -1,6 +1,14 @@
 """Where arrays live: a mesh of devices and the layout of a training on it."""
 
-from jaxdl.parallel.active import constrain, reduce_axes, reducing_over, tracing
+from jaxdl.parallel.active import (
+    constrain,
+    constrain_gradient,
+    constrain_rows,
+    on_a_mesh,
+    reduce_axes,
+    reducing_over,
+    tracing,
+)
 from jaxdl.parallel.layout import Layout
 from jaxdl.parallel.mesh import AXES, BATCH_AXES, PRESETS, Parallel, as_parallel
 
@@ -12,6 +20,9 @@ __all__ = [
     "Parallel",
     "as_parallel",
     "constrain",
+    "constrain_gradient",
+    "constrain_rows",
+    "on_a_mesh",
     "reduce_axes",
     "reducing_over",
     "tracing",

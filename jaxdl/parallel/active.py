@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import Any
 
 import jax
 
@@ -18,11 +19,13 @@ class Tracing:
 
     Attributes:
         constrain: (array, logical names) -> the array with its sharding.
+        gradient: a tree shaped like the parameters -> the same, each leaf where its optimizer state lives.
         reduce_axes: mesh axes that split the batch by hand here (inside pmap): statistics of a batch are averaged over
             them. () where XLA does it, or where the batch is split on purpose (accumulation).
     """
 
     constrain: Callable[[jax.Array, Names], jax.Array]
+    gradient: Callable[[Any], Any] = lambda tree: tree
     reduce_axes: tuple[str, ...] = ()
 
 
@@ -47,6 +50,26 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     return x if now is None else now.constrain(x, names)
 
 
+def constrain_rows(tree: Any, axis: int = 0) -> Any:
+    """Split every leaf along its rows, axis 0 or (microbatches before it) axis 1, as the batch is."""
+    if _tracing.get() is None:
+        return tree
+    return jax.tree.map(
+        lambda x: constrain(x, *[None] * axis, "batch", *[None] * (x.ndim - axis - 1)) if x.ndim > axis else x, tree
+    )
+
+
+def constrain_gradient(tree: Any) -> Any:
+    """A gradient, leaf by leaf where the optimizer's state of its parameter lives; itself on one device."""
+    now = _tracing.get()
+    return tree if now is None else now.gradient(tree)
+
+
+def on_a_mesh() -> bool:
+    """Whether a program for several devices is being traced."""
+    return _tracing.get() is not None
+
+
 def reduce_axes() -> tuple[str, ...]:
     """The axes over which statistics of a batch have to be averaged by hand; () nearly always."""
     now = _tracing.get()
@@ -58,7 +81,7 @@ def reducing_over(axes: str | tuple[str, ...]) -> Iterator[None]:
     """Within it, `reduce_axes` are these: for a function of one's own inside `jax.shard_map`, `jax.pmap` or vmap."""
     now = _tracing.get()
     axes = (axes,) if isinstance(axes, str) else tuple(axes)
-    with tracing(Tracing(lambda x, names: x, axes) if now is None else dataclasses.replace(now, reduce_axes=axes)):
+    with tracing(dataclasses.replace(now or Tracing(lambda x, names: x), reduce_axes=axes)):
         yield
 
 

@@ -132,17 +132,6 @@ class Layout:
         flat, structure = jax.tree_util.tree_flatten_with_path(tree)
         return jax.tree.unflatten(structure, [sharding(_names(path), leaf) for path, leaf in flat])
 
-    def gradient(self, params: PyTree) -> PyTree:
-        """Shardings of what is shaped like the parameters and summed: gradients."""
-        flat, structure = jax.tree_util.tree_flatten_with_path(params)
-        return jax.tree.unflatten(
-            structure,
-            [
-                NamedSharding(self.mesh, self.rules.optimizer("/".join(_names(path)), tuple(leaf.shape))[0])
-                for path, leaf in flat
-            ],
-        )
-
     def notes(self, params: PyTree) -> tuple[str, ...]:
         """What could not be split as asked, or stays whole, by the path of the parameter."""
         if self.mesh.size == 1:
@@ -191,7 +180,17 @@ class Layout:
                 return x
             return jax.lax.with_sharding_constraint(x, spec if manual else NamedSharding(self.mesh, spec))
 
-        return Tracing(constrain, tuple(reduce))
+        def gradient(tree: PyTree) -> PyTree:
+            def place(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+                spec, _ = self.rules.optimizer("/".join(_names(path)), tuple(leaf.shape))
+                spec = PartitionSpec(*(_without(part, manual) for part in spec))
+                if not any(spec):
+                    return leaf
+                return jax.lax.with_sharding_constraint(leaf, spec if manual else NamedSharding(self.mesh, spec))
+
+            return jax.tree_util.tree_map_with_path(place, tree)
+
+        return Tracing(constrain, gradient, tuple(reduce))
 
     def abstract(self, tree: PyTree, shardings: PyTree) -> PyTree:
         """Shapes and dtypes with their shardings: what a compiled program expects and a checkpoint restores."""
@@ -239,6 +238,11 @@ class Layout:
                 f"tensor={self.sizes['tensor']} splits matrices as a model's table says, and this one has none: take a "
                 "model of jaxdl.create_model, give it an attribute logical_axes, or say Parallel(rules=...)"
             )
+
+
+def _without(part: Any, axes: Sequence[str]) -> Any:
+    left = tuple(axis for axis in ((part,) if isinstance(part, str) else part or ()) if axis not in axes)
+    return left[0] if len(left) == 1 else left or None
 
 
 def _place(array: Any, sharding: NamedSharding) -> jax.Array:
