@@ -22,6 +22,7 @@ from sacrebleu.tokenizers.tokenizer_intl import TokenizerV14International
 from sacrebleu.tokenizers.tokenizer_zh import TokenizerZh
 
 from jaxdl import metrics
+from jaxdl.metrics import call as call_of
 from jaxdl.metrics import sums
 from jaxdl.metrics.text.bleu import NgramMatches
 from jaxdl.metrics.text.tokens import TOKENIZERS, padded_length
@@ -230,6 +231,25 @@ def test_long_texts_and_no_texts_at_all() -> None:
     with pytest.raises(ValueError, match="texts may have 32,000 tokens"):
         metric.update(metric.init(), **metric.encode(["a" * 32001], ["a"]))
     assert all(np.isnan(call([], [])) for call in (metrics.bleu, metrics.chrf, metrics.word_error_rate))
+
+
+def test_one_program_serves_batches_of_many_sizes() -> None:
+    texts, groups = corpus(3, 8, 6)
+    texts[0], groups[0] = "the longest text of all " * 3, ["the longest reference of all " * 3] * 3
+    weight, mask = np.arange(1, 9, dtype=np.float32), np.arange(8) % 3 < 2
+    peers = {metrics.sentence_bleu: sacrebleu.BLEU(effective_order=True), metrics.sentence_chrf: sacrebleu.CHRF()}
+
+    def all_of_them(n: int) -> int:
+        for call, peer in peers.items():
+            each = [peer.sentence_score(text, group).score for text, group in zip(texts[:n], groups[:n], strict=True)]
+            got = call(texts[:n], groups[:n], weight=weight[:n], mask=mask[:n])
+            np.testing.assert_allclose(got, np.average(each, weights=weight[:n] * mask[:n]), rtol=2e-6)
+        return call_of._compiled._cache_size()
+
+    compiled = all_of_them(8)
+    assert all_of_them(5) == all_of_them(7) == compiled
+    with pytest.raises(ValueError, match=r"shape \(4,\)"):
+        metrics.sentence_bleu(texts[:5], groups[:5], weight=weight[:4])
 
 
 def test_memory_grows_with_the_length_not_with_its_square() -> None:

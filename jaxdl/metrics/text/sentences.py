@@ -24,7 +24,10 @@ class Encoder(Protocol):
 
 
 def text_call(metric: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """`one_call` that also takes strings: the metric's `encode` turns them into arrays first."""
+    """`one_call` that also takes strings: the metric's `encode` turns them into arrays first.
+
+    Batches of strings are filled up to a power of two, and masked, so that few sizes are compiled.
+    """
     on_arrays = one_call(metric, name)
     fields = set(inspect.signature(metric).parameters) - {"name"}
 
@@ -33,10 +36,27 @@ def text_call(metric: Callable[..., Any], name: str) -> Callable[..., Any]:
         if is_text(preds):
             made = metric(**{key: value for key, value in options.items() if key in fields})
             encoded = made.encode(preds, target)
-            preds, target = encoded["preds"], encoded["target"]
+            preds, target, weight, mask = _filled_up(encoded["preds"], encoded["target"], weight, mask)
         return on_arrays(preds, target, weight=weight, mask=mask, **options)
 
     return call
+
+
+def _filled_up(preds: Any, target: Any, weight: Any, mask: Any) -> tuple[Any, Any, Any, Any]:
+    """The arrays of a batch with more rows, up to a power of two, that the mask leaves out."""
+    size = len(jax.tree.leaves(preds)[0])
+    given = [part for part in (weight, mask) if part is not None]
+    if not size or any(isinstance(part, jax.core.Tracer) or np.shape(part) != (size,) for part in given):
+        return preds, target, weight, mask  # `update` says what is wrong with a shape
+
+    def longer(part: Any) -> np.ndarray:
+        array = np.asarray(part)
+        return np.concatenate([array, np.repeat(array[:1], more, axis=0)])
+
+    more = (1 << (size - 1).bit_length()) - size
+    preds, target = jax.tree.map(longer, preds), jax.tree.map(longer, target)
+    kept = np.concatenate([np.ones(size, np.bool_) if mask is None else np.asarray(mask), np.zeros(more, np.bool_)])
+    return preds, target, None if weight is None else longer(weight), kept
 
 
 def is_text(value: Any) -> bool:
