@@ -28,6 +28,8 @@ from jaxdl.nn.precision import widened
 from jaxdl.tasks_detection import detection as detection
 from jaxdl.tasks_network import init_of, run_network
 from jaxdl.tasks_translation import translation as translation
+from jaxdl.tasks_two_tower import two_tower as two_tower
+from jaxdl.tasks_vae import vae as vae
 
 LossFunction = Callable[[Array, Array], Array]
 

@@ -81,6 +81,9 @@ COUNTS: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("ssd300_resnet50", {"num_classes": 21}, 31_663_918),
     ("ssd512_resnet50", {"num_classes": 21}, 32_567_492),
     # Variational autoencoders, two towers.
+    ("vae", {}, 1_079_600),
+    ("conv_vae", {}, 236_577),
+    ("two_tower", {}, 72_384),
 )
 
 # Deep ones, whose shapes alone take a second or more; a shallower one of each family is always counted.
