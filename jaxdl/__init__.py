@@ -15,6 +15,7 @@ _HOME = {
     "create_model": "models",
     "list_models": "models",
     "model_info": "models",
+    "summarize": "models",
     # how to learn it
     "Step": "core.step",
     "Measure": "core.step",
@@ -100,6 +101,7 @@ if TYPE_CHECKING:
     from jaxdl.models import create_model as create_model
     from jaxdl.models import list_models as list_models
     from jaxdl.models import model_info as model_info
+    from jaxdl.models import summarize as summarize
     from jaxdl.parallel import Layout as Layout
     from jaxdl.parallel import Parallel as Parallel
     from jaxdl.report import write_report as write_report

@@ -124,10 +124,8 @@ def _count(name: str) -> int:
 
 def _load(name: str) -> type:
     if name not in MODELS:
-        words = name.split("_") if isinstance(name, str) else []
-        near = difflib.get_close_matches(str(name), MODELS, n=3) or [known for known in MODELS if known in words]
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(f"no model is called {name!r}{hint} (jaxdl.list_models() names all {len(MODELS)})")
+        near = _nearest(str(name), MODELS)
+        raise ValueError(f"no model is called {name!r}{near} (jaxdl.list_models() names all {len(MODELS)})")
     entry = MODELS[name]
     return getattr(importlib.import_module(f"jaxdl.models.{entry.module}"), entry.kind)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -43,6 +44,36 @@ def scenes(height: int = 33, width: int = 35, classes: int = 3, border: int = 8)
         y[:, height // 2 - border // 2 :][:, :border] = 255
         y[:, :, width // 2 - border // 2 :][:, :, :border] = 255
         return {"x": x.astype(np.float32), "y": y}
+
+    return make
+
+
+def squares(size: int = 32) -> Data:
+    """x: dark images with a bright square each; boxes: [n, 2, 4] corners; labels: [n, 2], -1 is padding."""
+
+    def make(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+        x = rng.normal(0, 0.1, size=(count, size, size, 3)).astype(np.float32)
+        boxes, labels = np.zeros((count, 2, 4), np.float32), np.full((count, 2), -1, np.int32)
+        for image in range(count):
+            side, label = int(rng.integers(size // 4, size // 2)), int(rng.integers(0, 2))
+            left, top = (int(v) for v in rng.integers(0, size - side, 2))
+            x[image, top : top + side, left : left + side, label] += 1
+            boxes[image, 0], labels[image, 0] = (left, top, left + side, top + side), label
+        return {"x": x, "boxes": boxes, "labels": labels}
+
+    return make
+
+
+def pictures(size: int = 8) -> Data:
+    """x: [n, size, size, 1] zeros and ones."""
+    return lambda rng, count: {"x": (rng.uniform(size=(count, size, size, 1)) < 0.5).astype(np.float32)}
+
+
+def pairs(count: int = 40) -> Data:
+    """x: [n, 2] a query and an item of its own each."""
+
+    def make(rng: np.random.Generator, number: int) -> dict[str, np.ndarray]:
+        return {"x": np.stack([rng.permutation(count)[:number] for _ in range(2)], 1).astype(np.int32)}
 
     return make
 
@@ -218,5 +249,44 @@ ROWS: tuple[Row, ...] = (
         tasks.segmentation,
     ),
     # Detection.
+    Row(
+        "ssd300_vgg16",
+        {"num_classes": 3, "size": 32, "width": 4, "depths": (1, 1, 1, 1, 1), "batch_norm": True},
+        squares(),
+        tasks.detection,
+        rate=2e-2,
+        loss=2.5,
+        steps=60,
+    ),
+    Row(
+        "ssd300_resnet50",
+        {"num_classes": 3, "size": 32, "width": 2, "depths": (1, 1, 1, 1)},
+        squares(),
+        tasks.detection,
+        rate=2e-2,
+        loss=2.5,
+        steps=60,
+        slow=True,
+    ),
     # Variational autoencoders, two towers.
+    Row(
+        "vae",
+        {"shape": (8, 8, 1), "latents": 16, "widths": (32,)},
+        pictures(),
+        functools.partial(tasks.vae, beta=0.01),
+        rate=2e-2,
+        loss=25.0,
+        steps=150,
+    ),
+    Row(
+        "conv_vae",
+        {"shape": (8, 8, 1), "latents": 16, "widths": (8, 8)},
+        pictures(),
+        functools.partial(tasks.vae, beta=0.01),
+        rate=2e-2,
+        loss=25.0,
+        steps=150,
+        slow=True,
+    ),
+    Row("two_tower", {"queries": 40, "items": 40, "features": 16, "widths": (16,)}, pairs(), tasks.two_tower, rate=5e-2),
 )

@@ -16,7 +16,7 @@ def test_every_listed_model_can_be_built_and_says_what_it_is():
         model = create_model(name, **needed)
         for option, default in info.options.items():
             assert getattr(model, option) == needed.get(option, default)
-        assert info.name == name and info.summary.endswith(".") and info.inputs.startswith("[batch")
+        assert info.name == name and info.summary.endswith(".") and "[batch" in info.inputs
 
 
 def test_only_the_model_with_batch_norm_uses_a_mask():
@@ -28,6 +28,15 @@ def test_an_unknown_name_suggests_the_nearest():
         create_model("convent", num_classes=10)
     with pytest.raises(ValueError, match=r"no model is called 'zzz' \(jaxdl.list_models\(\) names all \d+\)"):
         model_info("zzz")
+
+
+def test_info_of_a_name_that_sets_options():
+    info = model_info("resnet50")
+    assert info.fixed == {"depths": (3, 4, 6, 3), "bottleneck": True} and info.options["depths"] == (3, 4, 6, 3)
+    assert info.example == (224, 224, 3) and "He et al." in info.reference and info.parameters == 25_557_032
+    assert "resnet18" in info.variants and "resnext50_32x4d" in info.variants and "vgg16" not in info.variants
+    assert create_model("resnet50", num_classes=10).depths == (3, 4, 6, 3)
+    assert create_model("resnet50", num_classes=10, depths=(1, 1)).depths == (1, 1)
 
 
 def test_names_are_listed_by_pattern():
