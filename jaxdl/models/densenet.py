@@ -51,7 +51,7 @@ def _torchvision(model: DenseNet) -> Peer:
             *conv(f"c{block + 2}_shrink_conv", f"{between}.conv"),
             *norm(f"c{block + 2}_shrink_norm", f"{between}.norm"),
         ]
-    rules += [*norm("norm", f"features.norm{len(model.depths) + 1}"), *linear("logits", "classifier")]
+    rules += [*norm("norm", "features.norm5"), *linear("logits", "classifier")]
     return Peer(tuple(rules), head=r"classifier\..*")
 
 

@@ -19,7 +19,7 @@ Array = jax.Array
 
 class _Block(NamedTuple):
     stage: str
-    index: int
+    number: int
     group: int
     member: int
     channels: int
@@ -43,7 +43,7 @@ _GROUPS = (
 def _timm(model: EfficientNetLite) -> Peer:
     rules = [*conv("c1_stem_conv", "conv_stem"), *norm("c1_stem_norm", "bn1")]
     for block in model.blocks():
-        ours, theirs = f"{block.stage}_block{block.index}", f"blocks.{block.group}.{block.member}"
+        ours, theirs = f"{block.stage}_block{block.number}", f"blocks.{block.group}.{block.member}"
         kinds = ("expand", "depthwise", "project")
         # Without the first convolution timm calls the last one conv_pw, and its norms are bn1 and bn2.
         names = ("conv_pw", "conv_dw", "conv_pwl") if block.expansion != 1 else ("", "conv_dw", "conv_pw")
@@ -60,7 +60,7 @@ def _lukemelas(model: EfficientNetLite) -> Peer:
     """The names of the EfficientNet-PyTorch family, in which Lite weights are passed around."""
     rules = [*conv("c1_stem_conv", "_conv_stem"), *norm("c1_stem_norm", "_bn0")]
     for number, block in enumerate(model.blocks()):
-        ours, theirs = f"{block.stage}_block{block.index}", f"_blocks.{number}"
+        ours, theirs = f"{block.stage}_block{block.number}", f"_blocks.{number}"
         for kind, index in (("expand", 0), ("depthwise", 1), ("project", 2)):
             rules += conv(f"{ours}/{kind}_conv", f"{theirs}._{kind}_conv")
             rules += norm(f"{ours}/{kind}_norm", f"{theirs}._bn{index}")
@@ -149,7 +149,7 @@ class EfficientNetLite(linen.Module):
                 padding=self.padding,
                 epsilon=self.epsilon,
                 drop=self.drop_path * number / len(blocks),
-                name=f"{block.stage}_block{block.index}",
+                name=f"{block.stage}_block{block.number}",
             )(x, train=train, mask=mask)
             if following is None or following.stage != block.stage:
                 x = stages.reached(block.stage, x)

@@ -87,7 +87,7 @@ def divisible(channels: float, by: int = 8) -> int:
 
 class _Block(NamedTuple):
     stage: str
-    index: int
+    number: int
     channels: int
     stride: int
     expansion: int
@@ -109,7 +109,7 @@ def _torchvision(model: MobileNetV2) -> Peer:
     rules = [*conv("c1_stem_conv", "features.0.0"), *norm("c1_stem_norm", "features.0.1")]
     blocks = model.blocks()
     for number, block in enumerate(blocks, start=1):
-        ours, theirs = f"{block.stage}_block{block.index}", f"features.{number}.conv"
+        ours, theirs = f"{block.stage}_block{block.number}", f"features.{number}.conv"
         wide = int(block.expansion != 1)
         if wide:
             rules += [*conv(f"{ours}/expand_conv", f"{theirs}.0.0"), *norm(f"{ours}/expand_norm", f"{theirs}.0.1")]
@@ -195,7 +195,7 @@ class MobileNetV2(linen.Module):
                 stride=block.stride,
                 expansion=block.expansion,
                 epsilon=self.epsilon,
-                name=f"{block.stage}_block{block.index}",
+                name=f"{block.stage}_block{block.number}",
             )(x, train=train, mask=mask)
             if following is None or following.stage != block.stage:
                 x = stages.reached(block.stage, x)
