@@ -78,6 +78,38 @@ def pairs(count: int = 40) -> Data:
     return make
 
 
+def series(steps: int = 5, features: int = 4, classes: int = 3) -> Data:
+    """x: [n, steps, features] noise; y: [n] class numbers."""
+
+    def make(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+        x = rng.normal(size=(count, steps, features)).astype(np.float32)
+        return {"x": x, "y": rng.integers(0, classes, count).astype(np.int32)}
+
+    return make
+
+
+def steps_of(features: int = 8, steps: int = 3) -> Data:
+    """x: [n, features] noise; y: [n, steps] numbers."""
+
+    def make(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+        x = rng.normal(size=(count, features)).astype(np.float32)
+        return {"x": x, "y": rng.normal(size=(count, steps)).astype(np.float32)}
+
+    return make
+
+
+def stories(length: int = 6, vocabulary: int = 7) -> Data:
+    """x: [n, length] tokens; y: the next ones. Each text is told by its first token alone, so it can be learnt."""
+
+    def make(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+        told = np.random.default_rng(0).integers(0, vocabulary, (vocabulary, length)).astype(np.int32)
+        first = rng.integers(0, vocabulary, count)
+        text = np.concatenate([first[:, None].astype(np.int32), told[first]], 1)
+        return {"x": text[:, :-1], "y": text[:, 1:]}
+
+    return make
+
+
 class Row(NamedTuple):
     """One model under the laws.
 
@@ -210,6 +242,37 @@ ROWS: tuple[Row, ...] = (
         slow=True,
     ),
     # Recurrent networks.
+    Row("rnn_classifier", {"num_classes": 3, "width": 16}, series(), slow=True),
+    Row("lstm_classifier", {"num_classes": 3, "width": 16}, series(), rate=3e-2),
+    Row("gru_classifier", {"num_classes": 3, "width": 16, "depth": 2, "pool": "mean"}, series(), slow=True, rate=3e-2),
+    Row(
+        "lstm_classifier",
+        {"num_classes": 3, "width": 8, "bidirectional": True, "pool": "max", "zoneout": 0.05},
+        series(),
+        label="bidirectional",
+        rate=3e-2,
+        steps=80,
+        slow=True,
+    ),
+    Row(
+        "vector_to_sequence",
+        {"num_classes": 1, "length": 3, "width": 16},
+        steps_of(),
+        tasks.regression,
+        rate=3e-2,
+        steps=80,
+        slow=True,
+    ),
+    Row("rnn_language_model", {"num_classes": 7, "width": 16}, stories(), tasks.language_model, slow=True),
+    Row(
+        "lstm_language_model",
+        {"num_classes": 7, "width": 16, "depth": 2, "tied": True, "residual": True},
+        stories(),
+        tasks.language_model,
+        rate=3e-2,
+        slow=True,
+    ),
+    Row("gru_language_model", {"num_classes": 7, "width": 16}, stories(), tasks.language_model, rate=3e-2),
     # Transformers.
     # Segmentation.
     Row("unet", {"num_classes": 3, "width": 4, "depth": 2}, scenes(13, 11, border=0), tasks.segmentation, steps=60),
@@ -288,5 +351,7 @@ ROWS: tuple[Row, ...] = (
         steps=150,
         slow=True,
     ),
-    Row("two_tower", {"queries": 40, "items": 40, "features": 16, "widths": (16,)}, pairs(), tasks.two_tower, rate=5e-2),
+    Row(
+        "two_tower", {"queries": 40, "items": 40, "features": 16, "widths": (16,)}, pairs(), tasks.two_tower, rate=5e-2
+    ),
 )

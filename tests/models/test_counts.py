@@ -61,7 +61,19 @@ COUNTS: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("efficientnet_lite2", {"num_classes": 1000}, 6_092_072),
     ("efficientnet_lite3", {"num_classes": 1000}, 8_197_096),
     ("efficientnet_lite4", {"num_classes": 1000}, 13_006_568),
-    # Recurrent networks.
+    # Recurrent networks: torch's less the second of its two biases (of a GRU, the part that adds to the first).
+    ("lstm_classifier", {"num_classes": 10}, 4 * 128 * (32 + 128 + 1) + 129 * 10),
+    ("gru_classifier", {"num_classes": 10, "depth": 2}, 3 * 128 * (32 + 128 + 1) + 3 * 128 * 257 + 2 * 128 + 129 * 10),
+    ("rnn_classifier", {"num_classes": 10, "bidirectional": True}, 2 * 128 * (32 + 128 + 1) + 257 * 10),
+    ("lstm_language_model", {"num_classes": 65, "width": 512, "depth": 2}, 65 * 512 + 2 * 2048 * 1025 + 513 * 65),
+    ("lstm_language_model", {"num_classes": 65, "width": 512, "tied": True}, 65 * 512 + 2048 * 1025),
+    ("vector_to_sequence", {"num_classes": 10}, 4 * 128 * (32 + 128 + 1) + 129 * 10),
+    (
+        "lstm_seq2seq",
+        {"num_classes": 50, "source_vocabulary": 40},
+        # embeddings, encoder, bridges, decoder, keys, combination, logits
+        90 * 256 + 2 * 1024 * 513 + 2 * 513 * 256 + 1024 * 513 + 512 * 256 + (256 + 512 + 1) * 256 + 257 * 50,
+    ),
     # Transformers.
     # Segmentation.
     ("unet", {"num_classes": 2}, 31_037_698),
