@@ -135,12 +135,15 @@ def test_groups_refuse_a_finished_transformation():
 # ---- transfer learning on digits --------------------------------------------------------------------------
 
 
-def _split(dataset, labels, each=None):
-    """The examples of some classes, renumbered from 0; the first `each` of every class."""
+def _few(dataset, each):
+    """The first `each` examples of every digit."""
     y = np.asarray(dataset["y"])
-    chosen = [np.flatnonzero(y == label)[:each] for label in labels]
-    rows = np.concatenate(chosen)
-    return {"x": dataset["x"][rows], "y": np.searchsorted(labels, y[rows]).astype(np.int32)}
+    return dataset.select(np.concatenate([np.flatnonzero(y == digit)[:each] for digit in range(10)]))
+
+
+def _in_pairs(dataset):
+    """Another question about the same pictures: 0 or 1, 2 or 3, 4 or 5, 6 or 7, 8 or 9?"""
+    return {"x": dataset["x"], "y": np.asarray(dataset["y"]) // 2}
 
 
 def _variables(run):
@@ -153,19 +156,16 @@ def _convnet(classes, **options):
 
 def test_a_new_head_on_frozen_stages_learns_more_from_few_examples_than_a_new_network():
     train, test = jaxdl.data.load("digits")
-    old, new = [0, 1, 2, 3, 4, 5], [6, 7, 8, 9]
-    task = jaxdl.tasks.classification(_convnet(6, batch_norm=True))
     settings = {"batch_size": 32, "verbose": 0}
-    pretrained = _variables(
-        jaxdl.fit(task, _split(train, old), optimizer=optim.adam(3e-3), epochs=6, **settings),
-    )
+    task = jaxdl.tasks.classification(_convnet(10, batch_norm=True))
+    pretrained = _variables(jaxdl.fit(task, train, optimizer=optim.adam(3e-3), epochs=4, **settings))
 
-    model = _convnet(4, batch_norm=True)
+    model = _convnet(5, batch_norm=True)
     started = transfer(model, pretrained, (1, 8, 8, 1))
     assert started.fresh == ("logits/bias", "logits/kernel") and started.left == started.fresh
-    few, rest = _split(train, new, each=3), _split(test, new)
+    few, rest = _in_pairs(_few(train, 2)), _in_pairs(test)
     task = jaxdl.tasks.classification(model)
-    frozen = optim.groups({"(conv|norm)[01]/.*": 0, "dense/.*": 0.1}, optim.adam(1e-2))
+    frozen = optim.groups({"(conv|norm)[01]/.*": 0, "dense/.*": 0.01}, optim.adam(1e-2))
     tuned = jaxdl.fit(task, few, optimizer=frozen, steps=60, start=started.variables, **settings)
     scratch = jaxdl.fit(task, few, optimizer=optim.adam(1e-2), steps=60, **settings)
 
@@ -174,12 +174,12 @@ def test_a_new_head_on_frozen_stages_learns_more_from_few_examples_than_a_new_ne
         held = "conv" in path or "norm" in path
         assert _same_bits(before[path], value) == held, path
     good, poor = tuned.evaluate(rest)["accuracy"], scratch.evaluate(rest)["accuracy"]
-    assert good > poor + 0.03 and good > 0.85, (good, poor)
+    assert good > poor + 0.05 and good > 0.85, (good, poor)
 
 
 def test_greedy_training_adds_one_block_at_a_time():
     train, test = jaxdl.data.load("digits")
-    settings = {"batch_size": 64, "verbose": 0, "epochs": 4}
+    settings = {"batch_size": 64, "verbose": 0, "epochs": 3}
     first = _convnet(10, depth=1)
     run = jaxdl.fit(jaxdl.tasks.classification(first), train, optimizer=optim.adam(3e-3), **settings)
     shallow = _variables(run)
@@ -188,12 +188,16 @@ def test_greedy_training_adds_one_block_at_a_time():
     only = optim.groups({"conv0/.*": 0}, optim.adam(3e-3))
     run = jaxdl.fit(jaxdl.tasks.classification(second), train, optimizer=only, start=started.variables, **settings)
     assert _same_bits(np.asarray(shallow["params"]["conv0"]["kernel"]), np.asarray(run.state.params["conv0"]["kernel"]))
-    assert run.evaluate(test)["accuracy"] > 0.93
+    assert not _same_bits(
+        np.asarray(started.variables["params"]["conv1"]["kernel"]), np.asarray(run.state.params["conv1"]["kernel"])
+    )
+    assert run.evaluate(test)["accuracy"] > 0.85
 
 
 def test_transfer_names_what_does_not_fit():
     shallow, deep = _convnet(10, depth=1), _convnet(10, depth=2)
-    variables = shallow.init(jax.random.key(0), jnp.ones((1, 8, 8, 1)), train=False)
+    shapes = jax.eval_shape(lambda: shallow.init(jax.random.key(0), jnp.ones((1, 8, 8, 1)), train=False))
+    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     with pytest.raises(ValueError, match=r"2 missing \(conv1/bias, conv1/kernel\); 1 of another shape \(dense/kernel"):
         transfer(deep, variables, (1, 8, 8, 1))
     variables["params"]["extra"] = {"kernel": jnp.ones(3)}

@@ -119,7 +119,7 @@ def import_weights(
 
     fresh = [place.key for place in places if renewed and any(head.fullmatch(name) for name in place.wanted)]
     if odd and renewed and not new_head:
-        example = odd[0]
+        example = max(odd, key=lambda name: len(wanted[name]))  # the kernel says more than the bias
         warnings.warn(
             f"the head is new: {example} is {shapes[example]} in {where} and {wanted[example]} in the model, so "
             f"{', '.join(path for _, path in fresh)} were drawn anew; all else was imported",
