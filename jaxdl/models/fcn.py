@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl import nn
-from jaxdl.models.rules import AS_IS, Layout, Peer, Peers, Rule, conv
+from jaxdl.models.rules import AS_IS, Layout, Peer, Peers, Rule, conv, conv_transpose
 from jaxdl.models.segmentation import ConvNorm, ResNetSegmenter, conv_norm, prefixed
 from jaxdl.models.stages import Stages
 from jaxdl.models.vgg import VGG
@@ -182,7 +182,7 @@ class FCN(linen.Module):
             for ours, number in (("fc6", 0), ("fc7", 3))
             for leaf, word, layout in (("kernel", "weight", _DENSE), ("bias", "bias", AS_IS))
         )
-        scores = conv(r"((?:score|up)\d+)", r"\1")
+        scores = (*conv(r"(score\d+)", r"\1"), *conv_transpose(r"(up\d+)", r"\1"))
         return Peer(
             (*prefixed(backbone, "backbone/", ""), *dense, *scores),
             head=r"(score|up)\d+\..*",

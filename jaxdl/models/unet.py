@@ -10,16 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl import nn
-from jaxdl.models.rules import Layout, Peer, Peers, Rule, conv, norm
+from jaxdl.models.rules import Peer, Peers, Rule, conv, conv_transpose, norm
 from jaxdl.models.stages import Stages
 
 Array = jax.Array
 
 _HE = linen.initializers.he_normal()
-#: [height, width, in, out] here; [in, out, height, width] there, mirrored in space.
-_TRANSPOSED = Layout(
-    lambda x: x[::-1, ::-1].transpose(2, 3, 0, 1), lambda x, shape: x.transpose(2, 3, 0, 1)[::-1, ::-1]
-)
 
 
 class DoubleConv(linen.Module):
@@ -150,8 +146,7 @@ class UNet(linen.Module):
                 rules += conv(f"{ours}/conv{number}", f"{peer}.{(number - 1) * 3}")
                 rules += norm(f"{ours}/norm{number}", f"{peer}.{(number - 1) * 3 + 1}")
         for level in range(model.depth):
-            ours, peer = f"up{level}_spread", f"up{model.depth - level}.up"
-            rules += [Rule(f"{ours}/kernel", f"{peer}.weight", _TRANSPOSED), Rule(f"{ours}/bias", f"{peer}.bias")]
+            rules += conv_transpose(f"up{level}_spread", f"up{model.depth - level}.up")
         return Peer((*rules, *conv("logits", "outc.conv")), head=r"outc\.conv\..*")
 
     peers: ClassVar[Peers] = {"torch": lambda model: UNet._torch(model)}
