@@ -110,6 +110,17 @@ def stories(length: int = 6, vocabulary: int = 7) -> Data:
     return make
 
 
+def sentences(length: int = 6, vocabulary: int = 20, classes: int = 3) -> Data:
+    """x: [n, length] tokens, of which up to half are padding (0) at the end; y: [n] class numbers."""
+
+    def make(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+        x = rng.integers(1, vocabulary, (count, length)).astype(np.int32)
+        x[np.arange(length)[None] >= rng.integers(length // 2, length + 1, (count, 1))] = 0
+        return {"x": x, "y": rng.integers(0, classes, count).astype(np.int32)}
+
+    return make
+
+
 class Row(NamedTuple):
     """One model under the laws.
 
@@ -274,6 +285,38 @@ ROWS: tuple[Row, ...] = (
     ),
     Row("gru_language_model", {"num_classes": 7, "width": 16}, stories(), tasks.language_model, rate=3e-2),
     # Transformers.
+    Row(
+        "gpt",
+        {"num_classes": 7, "width": 16, "depth": 2, "heads": 2, "length": 6},
+        stories(),
+        tasks.language_model,
+        rate=3e-2,
+        no_gradient=(".*/key/bias",),  # softmax does not see what is added to all scores
+    ),
+    Row(
+        "gpt",
+        {
+            **{"num_classes": 7, "width": 16, "depth": 2, "heads": 4, "kv_heads": 2, "tied": False, "use_bias": False},
+            **{"positions": "rotary", "norm": "rms", "activation": "swiglu", "remat": "dots"},
+        },
+        stories(),
+        tasks.language_model,
+        label="later",
+        rate=3e-2,
+        slow=True,
+    ),
+    Row(
+        "transformer_encoder",
+        {"num_classes": 3, "vocabulary": 20, "width": 16, "depth": 2, "heads": 2},
+        sentences(),
+        no_gradient=(".*/key/bias",),
+    ),
+    Row(
+        "vit_b_16",
+        {"num_classes": 3, "patch": 4, "width": 16, "depth": 2, "heads": 2},
+        images(8),
+        no_gradient=(".*/key/bias",),
+    ),
     # Segmentation.
     Row("unet", {"num_classes": 3, "width": 4, "depth": 2}, scenes(13, 11, border=0), tasks.segmentation, steps=60),
     Row(

@@ -75,6 +75,16 @@ COUNTS: tuple[tuple[str, dict[str, Any], int], ...] = (
         90 * 256 + 2 * 1024 * 513 + 2 * 513 * 256 + 1024 * 513 + 512 * 256 + (256 + 512 + 1) * 256 + 257 * 50,
     ),
     # Transformers.
+    ("gpt2", {}, 124_439_808),
+    ("gpt2_medium", {}, 354_823_168),
+    ("gpt2_large", {}, 774_030_080),
+    ("gpt2_xl", {}, 1_557_611_200),
+    ("transformer", {"num_classes": 1000}, 44_140_544 + 1000 * 512),  # torch.nn.Transformer's defaults and an embedding
+    ("vit_b_16", {"num_classes": 1000}, 86_567_656),
+    ("vit_b_32", {"num_classes": 1000}, 88_224_232),
+    ("vit_l_16", {"num_classes": 1000}, 304_326_632),
+    ("vit_l_32", {"num_classes": 1000}, 306_535_400),
+    ("vit_h_14", {"num_classes": 1000}, 632_045_800),
     # Segmentation.
     ("unet", {"num_classes": 2}, 31_037_698),
     ("fcn8s_vgg16", {"num_classes": 21}, 134_489_759),
