@@ -120,6 +120,15 @@ class Run:
         self._changed = {}
         return state.replace(hyper=state.hyper | changed)
 
+    @property
+    def variables(self) -> dict[str, Any]:
+        """{"params": ..., and the untrained collections}: for `model.apply`, `fit(start=)` and `jaxdl.models.transfer`.
+
+        The averaged parameters where `fit(average=)` kept them, as in `evaluate` and `predict`.
+        """
+        state = self._state()
+        return {"params": state.extra.get("average", state.params), **state.model_state}
+
     def _size(self, batch_size: int | None, dataset: Any) -> int:
         size = self.batch_size if batch_size is None else whole("batch_size", batch_size)
         return self.layout.rounded(min(size, len(dataset)))
