@@ -66,9 +66,9 @@ def detection(
         return jnp.asarray(shares * np.array([width, height, width, height], np.float32))
 
     def found(outputs: Any, x: Array) -> dict[str, Array]:
-        outputs = jax.lax.stop_gradient(outputs)
+        outputs, (height, width) = jax.lax.stop_gradient(outputs), x.shape[1:3]
         return detect(
-            outputs["logits"], outputs["offsets"], defaults_of(x), limits=x.shape[1:3], score=score, overlap=overlap,
+            outputs["logits"], outputs["offsets"], defaults_of(x), limits=(height, width), score=score, overlap=overlap,
             candidates=candidates, detections=detections,
         )._asdict()  # fmt: skip
 

@@ -73,7 +73,7 @@ def read_voc(
         full = notes[[len(objects) for objects in parsed].index(fullest)]
         raise ValueError(f"{full} has {fullest} boxes, which do not fit into boxes={places}")
     count = len(notes)
-    columns = {
+    columns: dict[str, np.ndarray] = {
         "x": np.empty((count, height, width, 3), np.uint8),
         "boxes": np.zeros((count, places, 4), np.float32),
         "labels": np.full((count, places), -1, np.int32),

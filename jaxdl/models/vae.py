@@ -154,5 +154,5 @@ def generate(
         likelihood: as in the task: "bernoulli" gives probabilities, "gaussian" the numbers themselves.
     """
     latent = jax.random.normal(key, (count, model.latents), jnp.float32)
-    decoded = model.apply(dict(variables), latent, method="decode")
+    decoded: Any = model.apply(dict(variables), latent, method="decode")
     return jax.nn.sigmoid(decoded) if likelihood == "bernoulli" else decoded
