@@ -40,14 +40,18 @@ class Row:
     smoke: bool = False
 
 
-def rows() -> list[Row]:
-    """Every row of every family, in the order of the files."""
-    found: list[Row] = []
-    for path in sorted(Path(__file__).parent.glob("rows_*.py")):
-        found += importlib.import_module(f"tests.metrics.{path.stem}").ROWS
-    labels = [row.label for row in found]
+def families() -> dict[str, list[Row]]:
+    """Every row by its family, in the order of the files."""
+    names = [path.stem for path in sorted(Path(__file__).parent.glob("rows_*.py"))]
+    found = {name: importlib.import_module(f"tests.metrics.{name}").ROWS for name in names}
+    labels = [row.label for table in found.values() for row in table]
     assert len(set(labels)) == len(labels), "two rows of one label"
     return found
+
+
+def rows() -> list[Row]:
+    """Every row of every family."""
+    return [row for table in families().values() for row in table]
 
 
 def draw() -> np.random.Generator:
