@@ -14,7 +14,7 @@ from jaxdl.core.keys import step_key
 from jaxdl.core.state import State
 from jaxdl.core.step import Alike, Evaluation, Measure, Report, Step, columns_of
 from jaxdl.core.task import Array, Batch, Context, Hyper, Loss, PyTree, Task
-from jaxdl.parallel import constrain_gradient
+from jaxdl.parallel import constrain_gradient, reduce_axes
 
 PRECISIONS = ("float32", "bf16")
 
@@ -110,6 +110,8 @@ def gradient_step(
 
         # A part of padding alone counts as whole: masked statistics of no rows would be 0 / 0, and 0 * nan is nan.
         counts = (batch["weight"] > 0).any()
+        if axes := reduce_axes():  # the batch is that of all devices
+            counts = jax.lax.pmax(counts.astype(jnp.int32), axes) > 0
         weight = jnp.where(counts, batch["weight"], jnp.ones_like(batch["weight"]))
         return Context(train, key, state.step, Hyper(state.hyper, reads), weight)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxdl import nn
 from jaxdl.models.rules import Peer, Peers, Rule, dense, embed, linear
 from jaxdl.models.stages import Stages
+from jaxdl.nn.largest import largest
 from jaxdl.parallel import constrain
 
 Array = jax.Array
@@ -126,8 +127,8 @@ class RNNClassifier(linen.Module):
         if lengths is not None:
             valid = jnp.arange(y.shape[1], dtype=jnp.int32).reshape(1, -1) < lengths.reshape(-1, 1)
         if self.pool == "max":
-            largest = jnp.where(valid[..., None], y, jnp.asarray(-jnp.inf, y.dtype)).max(1)
-            return jnp.where(valid.any(1)[:, None], largest, jnp.zeros((), y.dtype))
+            peaks = largest(jnp.where(valid[..., None], y, jnp.asarray(-jnp.inf, y.dtype)), 1)
+            return jnp.where(valid.any(1)[:, None], peaks, jnp.zeros((), y.dtype))
         # padding's outputs are zeros already
         return y.sum(1) / jnp.maximum(valid.sum(1), 1).astype(y.dtype)[:, None]
 

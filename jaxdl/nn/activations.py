@@ -22,6 +22,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxdl.nn.largest import largest
+
 Array = jax.Array
 Function = Callable[[Array], Array]
 
@@ -54,7 +56,7 @@ def maxout(x: Array, pieces: int = 2) -> Array:
     features = x.shape[-1]
     if pieces < 1 or features % pieces:
         raise ValueError(f"maxout of {pieces} pieces needs features that divide by it, not {features} ({x.shape})")
-    return jnp.max(x.reshape(*x.shape[:-1], features // pieces, pieces), axis=-1)
+    return largest(x.reshape(*x.shape[:-1], features // pieces, pieces), -1)
 
 
 class PReLU(nn.Module):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdl.nn.largest import largest
 from jaxdl.nn.precision import widened
 
 Array = jax.Array
@@ -143,7 +144,7 @@ def hinge(scores: Array, labels: Array, *, margin: float = 1.0, weight: Array | 
         )
     at_label = jax.lax.broadcasted_iota(labels.dtype, scores.shape, scores.ndim - 1) == labels[..., None]
     own = jnp.sum(jnp.where(at_label, scores, jnp.zeros((), scores.dtype)), axis=-1)
-    other = jnp.max(jnp.where(at_label, jnp.full((), -jnp.inf, scores.dtype), scores), axis=-1)
+    other = largest(jnp.where(at_label, jnp.full((), -jnp.inf, scores.dtype), scores), -1)
     return weighted(jax.nn.relu(margin + other - own), weight)
 
 

@@ -32,8 +32,8 @@ class BatchNorm(linen.Module):
     Attributes:
         momentum: the share of the running average that stays at each step (1 minus torch's `momentum`).
         epsilon: added to the variance.
-        axis_name: mapped axes whose devices share their statistics (`jaxdl.parallel.reducing_over` says it for all layers
-            at once); None: those of the rows at hand, which under `jax.jit` are all rows, however they are sharded.
+        axis_name: mapped axes whose devices share their statistics; `jaxdl.parallel.reducing_over` says it for all
+            layers at once. None: those of the rows at hand, under `jax.jit` all rows, however they are sharded.
         scale_init: initialiser of `scale`; zeros make a residual branch start as nothing.
 
     Source: Ioffe and Szegedy, "Batch Normalization", 2015.

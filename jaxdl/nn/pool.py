@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.nn.conv import Lengths, Padding, padding_pairs, per_axis
+from jaxdl.nn.largest import largest
 from jaxdl.nn.precision import widened
 
 Array = jax.Array
@@ -42,7 +43,10 @@ def max_pool(
     low = np.asarray(lowest, x.dtype)  # known while tracing: lax then sees a maximum, which has a gradient
     all_pads = [(before, after + more) for (before, after), more in zip(pads, extra, strict=True)]
     if window == steps:
-        return jnp.max(_side_by_side(x, window, all_pads, low), axis=_inner_axes(x))
+        split = _side_by_side(x, window, all_pads, low)
+        for axis in reversed(_inner_axes(x)):
+            split = largest(split, axis)
+        return split
     config = ((0, 0), *_never_cut(pads, extra), (0, 0))
     return jax.lax.reduce_window(x, low, jax.lax.max, (1, *window, 1), (1, *steps, 1), config)
 
@@ -158,10 +162,10 @@ def adaptive_max_pool(x: Array, size: Lengths) -> Array:
     for axis, cells in enumerate(per_axis(size, x.ndim - 2, "size"), start=1):
         length = x.shape[axis]
         if length % cells == 0:
-            x = jnp.max(x.reshape(*x.shape[:axis], cells, length // cells, *x.shape[axis + 1 :]), axis=axis + 1)
+            x = largest(x.reshape(*x.shape[:axis], cells, length // cells, *x.shape[axis + 1 :]), axis + 1)
             continue
         parts = [
-            jnp.max(jax.lax.slice_in_dim(x, first, last, axis=axis), axis=axis, keepdims=True)
+            jnp.expand_dims(largest(jax.lax.slice_in_dim(x, first, last, axis=axis), axis), axis)
             for first, last in _cells(length, cells)
         ]
         x = jnp.concatenate(parts, axis=axis)
@@ -179,7 +183,7 @@ def global_avg_pool(x: Array) -> Array:
 
 def global_max_pool(x: Array) -> Array:
     """The largest number in all of space: [batch, *space, channels] -> [batch, channels]."""
-    return jnp.max(x, axis=tuple(range(1, x.ndim - 1)))
+    return largest(x.reshape(x.shape[0], -1, x.shape[-1]), 1)
 
 
 def resize(x: Array, size: Lengths, method: str = "bilinear", align_corners: bool = False) -> Array:
