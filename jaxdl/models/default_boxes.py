@@ -38,7 +38,7 @@ def default_boxes(
 
     >>> from jaxdl.models.default_boxes import default_boxes
     >>> boxes = default_boxes([(2, 2), (1, 1)], (64, 64), aspect_ratios=[(2,), ()], scales=(0.3, 0.6, 0.9))
-    >>> boxes.shape, boxes[0].round(4).tolist()
+    >>> boxes.shape, [round(float(number), 4) for number in boxes[0]]
     ((18, 4), [0.25, 0.25, 0.3, 0.3])
     """
     maps = len(grids)
