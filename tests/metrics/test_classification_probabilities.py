@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -67,13 +68,18 @@ def test_losses_of_logits_do_not_saturate() -> None:
 
 @pytest.mark.smoke
 def test_what_torchmetrics_gives() -> None:
-    for bins in (10, 15):
-        for kind, preds, target in (("classes", "chances", "target"), ("binary", "binary", "flags")):
-            counts = CalibrationBins(bins)
-            state = counts.update(counts.init(), preds=KEPT[preds], target=KEPT[target])
+    @jax.jit
+    def errors(preds: Any, target: Any) -> dict[str, Any]:
+        found = {}
+        for bins in (10, 15):
+            state = CalibrationBins(bins).update(CalibrationBins(bins).init(), preds=preds, target=target)
             for norm in ("l1", "l2", "max"):
-                error = metrics.CalibrationError(bins, norm).compute(state)  # type: ignore[arg-type]
-                close(error, KEPT[f"calibration_{kind}_{norm}_{bins}"], rtol=5e-6)  # float32 there
+                found[f"{norm}_{bins}"] = metrics.CalibrationError(bins, norm).compute(state)  # type: ignore[arg-type]
+        return found
+
+    for kind, preds, target in (("classes", "chances", "target"), ("binary", "binary", "flags")):
+        for key, error in errors(KEPT[preds], KEPT[target]).items():
+            close(error, KEPT[f"calibration_{kind}_{key}"], rtol=5e-6)  # float32 there
     got = metrics.perplexity(KEPT["logits"], KEPT["target"], from_logits=True, ignore_index=2)
     close(got, KEPT["perplexity"], rtol=1e-5)
     close(
@@ -83,14 +89,18 @@ def test_what_torchmetrics_gives() -> None:
     )
 
 
+@jax.jit
+def _curve_of_ten(preds: Any, target: Any) -> Any:
+    counts = CalibrationBins(10)
+    return metrics.CalibrationCurve(10).compute(counts.update(counts.init(), preds=preds, target=target))
+
+
 @given(seed=st.integers(0, 2**31), levels=st.sampled_from([3, 30, 10**6]))
 def test_bins_are_those_of_scikit_learn(seed: int, levels: int) -> None:
     """Also where confidences lie on the edges: they belong to the bin below."""
     draw = np.random.default_rng(seed)
     preds, target = draw.integers(0, levels, N) / (levels - 1), draw.integers(0, 2, N)
-    counts = CalibrationBins(10)
-    state = counts.update(counts.init(), preds=preds, target=target)
-    found = metrics.CalibrationCurve(10).compute(state)
+    found = _curve_of_ten(preds, target)
     # the edges as this library sees them: rounded to float32, as the confidences are
     edges = np.linspace(0, 1, 11).astype(np.float32)
     places = np.searchsorted(edges[1:-1], preds.astype(np.float32))

@@ -125,17 +125,17 @@ def test_sums_as_a_vector_keep_small_numbers_infinities_and_refuse_buffers() -> 
         sync.as_vector((metrics.ROCAUC(capacity=2).init(),))
 
 
-@pytest.mark.parametrize("parts", [1, 2, 5, 8])
+@pytest.mark.parametrize("parts", [1, 5, *(pytest.param(parts, marks=pytest.mark.slow) for parts in (2, 8))])
 def test_states_merge_in_a_tree_of_any_width(parts: int) -> None:
     collection = metrics.Collection([metrics.ROCAUC(capacity=40), metrics.Accuracy(), metrics.Mean()])
     labels = (IDS > 0).astype(np.int32)
-    states = [
-        collection.update(collection.init(), preds=SCORES[i::parts, :2], target=labels[i::parts]) for i in range(parts)
-    ]
+    update = jax.jit(collection.update)
+    states = [update(collection.init(), preds=SCORES[i::parts, :2], target=labels[i::parts]) for i in range(parts)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
     merged = sync.merge_all(collection.statistics, stacked)
-    whole = collection.compute(collection.update(collection.init(), preds=SCORES[:, :2], target=labels))
-    for name, value in collection.compute(merged).items():
+    compute = jax.jit(collection.compute)
+    whole = compute(update(collection.init(), preds=SCORES[:, :2], target=labels))
+    for name, value in compute(merged).items():
         np.testing.assert_allclose(value, whole[name], rtol=1e-6, err_msg=name)
 
 
@@ -143,12 +143,13 @@ def test_groups_equal_the_metric_of_each_group_alone() -> None:
     group = _draw.integers(-1, 3, 40).astype(np.int32)
     weight = _draw.random(40).astype(np.float32)
     metric = metrics.by(metrics.ConfusionMatrix(3, normalize="true"), 3)
-    state = metric.update(metric.init(), preds=SCORES, target=IDS, group=group, weight=weight)
+    state = jax.jit(metric.update)(metric.init(), preds=SCORES, target=IDS, group=group, weight=weight)
+    found = metric.compute(state)
     for g in range(3):
         alone = metrics.confusion_matrix(
             SCORES[group == g], IDS[group == g], weight=weight[group == g], normalize="true", num_classes=3
         )
-        np.testing.assert_allclose(metric.compute(state)[g], alone, rtol=1e-6)
+        np.testing.assert_allclose(found[g], alone, rtol=1e-6)
     np.testing.assert_allclose(metric.invalid(state), weight[group == -1].sum(), rtol=1e-6)
     assert metrics.group_ids([["b", "a"], ["x", "b"]], ["a", "b"]).tolist() == [[1, 0], [-1, 1]]
     tokens = metrics.by(metrics.Mean(), 2)  # a group an example, a weight a token
