@@ -26,6 +26,10 @@ def max_pool(
     Windows that lie side by side are a reshape and a maximum, whose gradient costs 0.3 of reduce_window's on CPU.
     Where several numbers of a window are equal and largest, the reshape shares the gradient between them.
 
+    >>> x = jnp.arange(5.0).reshape(1, 5, 1)
+    >>> max_pool(x).ravel().tolist(), max_pool(x, ceil=True).ravel().tolist()
+    ([1.0, 3.0], [1.0, 3.0, 4.0])
+
     Args:
         x: [batch, *space, channels].
         window, strides: one number, or one per axis of space; strides are the window unless given.
@@ -191,6 +195,9 @@ def resize(x: Array, size: Lengths, method: str = "bilinear", align_corners: boo
 
     "bilinear" is linear along each axis, for one and three axes too. Sample i of n over a length L stands at
     (i + 0.5) * L / n - 0.5, or with `align_corners` at i * (L - 1) / (n - 1); "nearest" takes floor(i * L / n).
+
+    >>> resize(jnp.asarray([0.0, 1.0]).reshape(1, 2, 1), 4).ravel().tolist()
+    [0.0, 0.25, 0.75, 1.0]
 
     Args:
         x: [batch, *space, channels].

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxdl
 from jaxdl import nn
 
 CASES = {
@@ -77,6 +78,32 @@ def test_auto_is_native_until_the_code_around_says_im2col():
     with nn.conv_implementation("im2col"):
         explicit = nn.Conv(3, 3, implementation="native")
         assert "conv_general_dilated" in str(jax.make_jaxpr(lambda x: explicit.apply(variables, x))(x))
+
+
+def test_a_kernel_of_one_tap_is_one_product_on_a_cpu():
+    x, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((1, 1, 2, 3))
+    native = "conv_general_dilated" in str(jax.make_jaxpr(lambda x: nn.convolve(x, kernel, strides=2))(x))
+    assert native == (jax.default_backend() != "cpu")
+    explicit = jax.make_jaxpr(lambda x: nn.convolve(x, kernel, implementation="native"))(x)
+    assert "conv_general_dilated" in str(explicit)
+
+
+def test_fit_scans_convolutions_that_are_traced_as_im2col_and_learns_the_same():
+    random = np.random.default_rng(0)
+    data = {"x": random.normal(size=(32, 8, 8, 2)).astype(np.float32), "y": random.integers(0, 3, 32).astype(np.int32)}
+
+    def trained():
+        task = jaxdl.tasks.classification(jaxdl.create_model("convnet", num_classes=3, width=4, dropout=0.0))
+        plan = jaxdl.Program(jaxdl.gradient_step(task, jaxdl.optim.sgd(0.1)), jaxdl.data.make_feed(data, 8)).plan.mode
+        return plan, jaxdl.fit(task, data, optimizer=jaxdl.optim.sgd(0.1), epochs=2, batch_size=8, verbose=0).history
+
+    plain_mode, plain = trained()
+    with nn.conv_implementation("im2col"):
+        mode, history = trained()
+    assert mode == "scan"
+    assert plain_mode == ("loop" if jax.default_backend() == "cpu" else "scan")
+    losses = [[record["train:loss"] for record in each] for each in (plain, history)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
 def test_im2col_under_vmap_over_models_equals_one_model_after_the_other():
