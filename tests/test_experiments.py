@@ -207,3 +207,57 @@ def test_cifar_in_short_form(images: Path, tmp_path: Path, capsys: pytest.Captur
     assert len(history) == 4
     assert history[-1]["train:loss"] < 0.7 * history[0]["train:loss"]
     assert (output / "report.html").is_file()
+
+
+# ---- raccoons, and digits in two numbers -----------------------------------------------------------------------------
+
+
+def made_up_photographs(path: Path, count: int) -> None:
+    """A zip of annotations and images: noise with one dark square each; the fourth shows what the fifth shows."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(count):
+            if number != 4:
+                pixels = rng.integers(120, 255, (60, 80, 3), dtype=np.uint8)
+                left, top = 15 * (number % 5), 15 * (number // 5)
+                pixels[top : top + 15, left : left + 15] = 0
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "PNG")
+            archive.writestr(f"images/{number:02}.png", file.getvalue())
+            corners = zip(("xmin", "ymin", "xmax", "ymax"), (left + 1, top + 1, left + 15, top + 15), strict=True)
+            box = "".join(f"<{side}>{value}</{side}>" for side, value in corners)
+            archive.writestr(
+                f"annotations/{number:02}.xml",
+                f"<annotation><object><name>raccoon</name><bndbox>{box}</bndbox></object></annotation>",
+            )
+
+
+def test_raccoons_held_out_are_not_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "raccoon" / "raccoon.zip"
+    made_up_photographs(path, 10)
+    raccoon = experiment("raccoon_ssd")
+    train, held_out = raccoon.read(path, 32)
+    assert len(held_out) == 2 and len(train) == 7, "of eight, one shows what the first held out shows"
+    assert not (train["x"][:, None] == held_out["x"][None]).all((2, 3, 4)).any()
+    guess = raccoon.always_the_same(train, held_out)
+    np.testing.assert_allclose(guess["boxes"][1, 0], train["boxes"][:, 0].mean(0), rtol=1e-5)
+    found = {"boxes": guess["boxes"], "scores": guess["scores"]}
+    assert raccoon.draw(held_out, found, tmp_path).stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_raccoons_in_short_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_up_photographs(tmp_path / "raccoon" / "raccoon.zip", 20)
+    output = tmp_path / "run"
+    arguments = ["--data", str(tmp_path), "--epochs", "1", "--output", str(output)]
+    assert experiment("raccoon_ssd").main(arguments) == 0
+    assert "AP at IoU 0.5" in capsys.readouterr().out and (output / "boxes.png").exists()
+
+
+def test_digits_of_two_numbers_in_short_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "run"
+    assert experiment("digits_vae").main(["--epochs", "1", "--output", str(output)]) == 0
+    assert "nats: reconstruction" in capsys.readouterr().out and (output / "digits.png").exists()
