@@ -291,6 +291,7 @@ ROWS: tuple[Row, ...] = (
         stories(),
         tasks.language_model,
         rate=3e-2,
+        steps=120,
         no_gradient=(".*/key/bias",),  # softmax does not see what is added to all scores
     ),
     Row(
@@ -303,6 +304,7 @@ ROWS: tuple[Row, ...] = (
         tasks.language_model,
         label="later",
         rate=3e-2,
+        steps=120,
         slow=True,
     ),
     Row(

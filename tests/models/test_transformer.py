@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ import pytest
 from jaxdl import nn
 from jaxdl.models import create_model, decoding
 from jaxdl.models.convert import export_weights, import_weights
+from jaxdl.models.registry import example_input
 from jaxdl.nn.attention import CACHE_AXES
 from tests.models.drawn import drawn_input, drawn_state
 
@@ -83,6 +85,61 @@ def test_vit_is_torchvisions():
         model.apply(variables, images[:, :15], train=False)
     with pytest.raises(ValueError, match="12 patches; vit was started with images of 16"):
         model.apply(variables, images[:, :12], train=False)
+
+
+@pytest.mark.slow
+def test_vit_b_16_is_torchvisions():
+    model = create_model("vit_b_16", num_classes=1000)
+    images = jnp.asarray(drawn_input((1, 224, 224, 3)))
+    variables = import_weights(model, drawn_state(_FIXTURE["vit_b_16"]["shapes"]), images).variables
+    assert _differs(model, variables, "vit_b_16", images) < 1e-4
+
+
+# ---- what every parameter has ----------------------------------------------------------------------------------------
+
+
+def _paths(tree):
+    return {
+        "/".join(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree["params"])
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gpt2", {}),
+        ("gpt", {"num_classes": 50, "positions": "rotary", "norm": "rms", "activation": "swiglu", "tied": False}),
+        ("transformer_encoder", {"num_classes": 3, "positions": "learned"}),
+        ("transformer", {"num_classes": 50, "source_vocabulary": 60, "tied": False, "positions": "learned"}),
+        ("vit_b_16", {"num_classes": 10}),
+    ],
+)
+def test_every_parameter_names_its_axes_as_megatron_does(name, options):
+    model = create_model(name, depth=2, **{key: value for key, value in options.items() if key != "depth"})
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), example_input(name))
+    found = {}
+    for path, leaf in _paths(shapes).items():
+        found[path] = next((axes for pattern, axes in model.logical_axes if re.fullmatch(pattern, path)), None)
+        assert found[path] is not None, path
+        assert len(found[path]) == leaf.ndim, path
+    stack = "decoder" if name == "transformer" else "blocks"
+    assert found[f"{stack}/attention/query/kernel"] == ("layers", "embed", "heads")
+    assert found[f"{stack}/attention/out/kernel"] == ("layers", "heads", "embed")
+    assert found[f"{stack}/mlp/up/kernel"] == ("layers", "embed", "mlp")
+    assert found[f"{stack}/mlp/down/kernel"] == ("layers", "mlp", "embed")
+    assert found[f"{stack}/mlp/down/bias"] == ("layers", "embed")
+
+
+def test_the_gradient_reaches_every_parameter_of_encoder_and_decoder():
+    model, variables, x = _translator(positions="learned", source_vocabulary=12, kv_heads=2, tied=False)
+
+    def loss(variables):
+        return nn.softmax_cross_entropy(model.apply(variables, x, train=True), x["target"]).mean()
+
+    for path, leaf in _paths(jax.jit(jax.grad(loss))(variables)).items():
+        assert np.isfinite(leaf).all(), path
+        if not path.endswith("key/bias"):  # softmax does not see what is added to all scores
+            assert np.any(leaf != 0), path
 
 
 # ---- what a token may see --------------------------------------------------------------------------------------------
