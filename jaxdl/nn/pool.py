@@ -109,11 +109,11 @@ def _geometry(
     extra = []
     for size, length, step, (before, after) in zip(space, lengths, steps, pads, strict=True):
         span = size + before + after
-        if span < length:
-            raise ValueError(f"{name}: the window {lengths} is longer than the input {space}: use fewer pools")
         count = (span - length) // step + 1
         if ceil and (span - length) % step and count * step < size + before:  # it must start on a number
             count += 1
+        if count < 1:
+            raise ValueError(f"{name}: the window {lengths} is longer than the input {space}: use fewer pools")
         extra.append((count - 1) * step + length - span)
     return lengths, steps, pads, extra
 

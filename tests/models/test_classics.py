@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdl import optim
+from jaxdl import nn, optim
 from jaxdl.models import create_model, import_weights
 from tests.models.drawn import drawn_input, drawn_state
 from tests.models.parity import read_cases, relative_difference
@@ -88,6 +88,12 @@ def test_outputs_of_whole_models_equal_torchvision(name):
 def test_a_wrong_option_is_seen(error):
     name, change = WRONG[error]
     assert max(_differences(name, **change).values()) > 1e-3
+
+
+def test_a_wrong_stride_is_seen(monkeypatch):
+    conv = nn.Conv
+    monkeypatch.setattr(nn, "Conv", lambda *a, strides=1, **o: conv(*a, strides=3 if strides == 4 else strides, **o))
+    assert max(_differences("alexnet").values()) > 1e-3
 
 
 def test_a_plain_transpose_of_the_flattened_map_is_seen():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from jaxdl.models import create_model, export_weights, import_weights, list_mode
 from jaxdl.models.rules import CONV, CONV_TRANSPOSE, dense, flattened
 from tests.models.drawn import drawn_input, drawn_state
 from tests.models.parity import read_cases
+from tests.models.rows import ROWS
 
 X = (1, 24, 40, 3)
 VGG = {"depths": (1, 1, 2), "width": 8, "hidden": 24, "pool": (2, 3)}
@@ -227,27 +229,43 @@ def test_a_peer_that_is_not_known_is_refused():
         export_weights(_vgg(), {})
 
 
-TINY = {
-    "alexnet": {"widths": (2, 2, 2, 2, 2), "hidden": 4, "pool": (1, 2)},
-    "googlenet": {"width": 8, "aux": True},
-    "inception_v3": {"width": 8, "aux": True},
-    "lenet5": {},
-}
+#: Their family has peers, which have nothing of the kind.
+WITHOUT_PEER = ("gru_language_model", "rnn_language_model", "ssd300_resnet50", "ssd300_vgg16")
+WITH_PEERS = [row for row in ROWS if getattr(type(create_model(row.name, **row.options)), "peers", {})]
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_every_leaf_of_the_classics_has_a_place_of_its_own(name):
-    model = create_model(name, num_classes=3, **TINY[name])
-    channels = 1 if name == "lenet5" else 3
-    size = {"alexnet": 67, "inception_v3": 75}.get(name, 32)
-    x = jnp.zeros((1, size, size, channels))
-    template = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
+@pytest.mark.parametrize("row", WITH_PEERS, ids=lambda row: row.id)
+def test_every_leaf_of_every_family_has_a_place_of_its_own(row):
+    """Each leaf is filled with a number of its own: what comes back from each peer's names is where it was."""
+    model = create_model(row.name, **row.options)
+    x = row.data(np.random.default_rng(0), 2)["x"]
+    keys = {"params": jax.random.key(0)}
+    template = flax.linen.meta.unbox(jax.eval_shape(lambda: model.init(keys, x, train=False)))
     numbers = iter(range(10_000))
     drawn = jax.tree.map(lambda leaf: np.full(leaf.shape, next(numbers), np.float32), template)
+    covered = 0
+    for peer in type(model).peers:
+        try:
+            there = export_weights(model, drawn, peer=peer)
+        except ValueError:  # this peer lacks an option of the row
+            continue
+        covered += 1
+        again = import_weights(model, there, x, peer=peer)
+        jax.tree.map(np.testing.assert_array_equal, drawn, again.variables)
+        assert again.left == again.fresh == ()
+    assert covered or row.id in WITHOUT_PEER
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_heads_have_their_places_and_may_be_left_out(name):
+    model = create_model(name, num_classes=3, width=8, aux=True)
+    x = jnp.zeros((1, 75, 75, 3))
+    template = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
+    drawn = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), template)
     there = export_weights(model, drawn)
-    again = import_weights(model, there, x)
-    jax.tree.map(np.testing.assert_array_equal, drawn, again.variables)
     assert sum(value.size for value in there.values()) == sum(leaf.size for leaf in jax.tree.leaves(template))
+    bare = import_weights(create_model(name, num_classes=3, width=8), there, x)
+    assert {name.split(".")[0] for name in bare.left} <= {"aux1", "aux2", "AuxLogits"} and bare.left
 
 
 def test_the_example_input_of_the_registry_is_used_when_none_is_given():
