@@ -44,6 +44,18 @@ def test_the_heads_give_the_numbers_of_torchvision(heads):
         assert np.abs(given - expected).max() <= 1e-4 * np.abs(expected).max(), name
 
 
+@pytest.mark.slow
+def test_the_whole_model_gives_the_numbers_of_torchvision():
+    model = create_model("ssd300_vgg16", num_classes=21)
+    state = drawn_state(json.loads(str(KEPT["whole_shapes"])))
+    variables = import_weights(model, state, (1, 300, 300, 3)).variables
+    x = jnp.asarray(drawn_input((3, 3, 300, 300))[:1].transpose(0, 2, 3, 1))
+    outputs = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, x)
+    for name in ("logits", "offsets"):
+        given, expected = np.asarray(outputs[name][0, ::97]), KEPT[f"whole_{name}"]
+        assert np.abs(given - expected).max() <= 1e-4 * np.abs(expected).max(), name
+
+
 def test_the_default_boxes_are_those_of_torchvision(heads):
     boxes = heads[0].default_boxes()
     assert boxes.shape == (8732, 4)
