@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -207,6 +208,17 @@ def test_cifar_in_short_form(images: Path, tmp_path: Path, capsys: pytest.Captur
     assert len(history) == 4
     assert history[-1]["train:loss"] < 0.7 * history[0]["train:loss"]
     assert (output / "report.html").is_file()
+
+
+def test_images_are_shifted_and_mirrored_inside_the_step() -> None:
+    resnet = experiment("cifar10_resnet")
+    image = np.zeros((8, 8, 1), np.uint8)
+    image[3, 2] = 7
+    moved = np.asarray(resnet.shifted_and_mirrored(jax.random.key(0), np.stack([image] * 500), most=2))
+    assert moved.shape == (500, 8, 8, 1) and moved.dtype == np.uint8 and (moved.sum((1, 2, 3)) == 7).all()
+    _, rows, columns, _ = np.nonzero(moved)
+    places = {(int(row), int(column)) for row, column in zip(rows, columns, strict=True)}
+    assert places == {(row, column) for row in range(1, 6) for column in (0, 1, 2, 3, 4, 7, 6, 5)}
 
 
 # ---- raccoons, and digits in two numbers -----------------------------------------------------------------------------
