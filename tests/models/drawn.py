@@ -34,6 +34,19 @@ def drawn_input(shape: Sequence[int], seed: int = 0) -> np.ndarray:
     return np.random.RandomState(seed).standard_normal(tuple(shape)).astype(np.float32)
 
 
+def sample_photos(size: int = 224) -> np.ndarray:
+    """A palace and a flower (scikit-learn's sample photos), [2, size, size, 3] float32 in (x - 127) / 128."""
+    from sklearn.datasets import load_sample_images
+
+    square = 420
+    rows = np.linspace(0, square - 1, size).round().astype(np.int64)
+    photos = []
+    for photo in load_sample_images().images:
+        top, left = ((length - square) // 2 for length in photo.shape[:2])
+        photos.append(photo[top : top + square, left : left + square][rows][:, rows])
+    return (np.stack(photos).astype(np.float32) - np.float32(127)) / np.float32(128)
+
+
 def _drawn(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     random = np.random.RandomState(zlib.crc32(f"{seed}:{name}".encode()))
     word = name.replace("/", ".").rsplit(".", 1)[-1].split(":")[0]
