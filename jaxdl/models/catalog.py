@@ -27,6 +27,7 @@ class Entry(NamedTuple):
         reference: who published it, and the implementation whose numbers it follows.
         options: the options that go with the name.
         dtype: of x in the example.
+        classes: how many `ModelInfo.parameters` counts with: ImageNet's, for segmentation and detection Pascal VOC's.
     """
 
     module: str
@@ -36,6 +37,7 @@ class Entry(NamedTuple):
     reference: str
     options: Mapping[str, Any] = MappingProxyType({})
     dtype: str = "float32"
+    classes: int = 1000
 
 
 def _family(
@@ -47,10 +49,11 @@ def _family(
     names: Mapping[str, Mapping[str, Any]],
     *,
     dtype: str = "float32",
+    classes: int = 1000,
 ) -> dict[str, Entry]:
     """Rows of one class: name -> options."""
     return {
-        name: Entry(module, kind, inputs, example, reference, MappingProxyType(dict(options)), dtype)
+        name: Entry(module, kind, inputs, example, reference, MappingProxyType(dict(options)), dtype, classes)
         for name, options in names.items()
     }
 
@@ -143,64 +146,43 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             {"inception_v3": {}},
         ),
         # Residual networks.
-        **_family(
-            "resnet",
-            "ResNet",
-            IMAGES,
-            (224, 224, 3),
-            "He et al., Deep Residual Learning for Image Recognition, 2015; numbers as torchvision (v1.5)",
-            _resnets("resnet", ""),
-        ),
-        **_family(
-            "resnet",
-            "ResNet",
-            IMAGES,
-            (224, 224, 3),
-            "He et al., Deep Residual Learning for Image Recognition, 2015; numbers as keras with conv_bias=True",
-            _resnets("resnet", "_v1", deep_only=True, variant="v1"),
-        ),
-        **_family(
-            "resnet",
-            "ResNet",
-            IMAGES,
-            (224, 224, 3),
-            "He et al., Identity Mappings in Deep Residual Networks, 2016; numbers as timm",
-            _resnets("resnetv2_", "", variant="v2"),
-        ),
-        **_family(
-            "resnet",
-            "ResNet",
-            IMAGES,
-            (224, 224, 3),
-            "He et al., Bag of Tricks for Image Classification, 2018; numbers as timm",
-            _resnets("resnet", "d", variant="d"),
-        ),
-        **_family(
-            "resnet",
-            "ResNet",
-            IMAGES,
-            (224, 224, 3),
-            "Xie et al., Aggregated Residual Transformations for Deep Neural Networks, 2016; numbers as torchvision",
-            {
-                name: {"depths": _BOTTLENECK[depth], "bottleneck": True, "groups": groups, "group_width": width}
-                for name, depth, groups, width in (
-                    ("resnext50_32x4d", "50", 32, 4),
-                    ("resnext101_32x8d", "101", 32, 8),
-                    ("resnext101_64x4d", "101", 64, 4),
-                )
-            },
-        ),
-        **_family(
-            "resnet",
-            "ResNet",
-            IMAGES,
-            (224, 224, 3),
-            "Zagoruyko and Komodakis, Wide Residual Networks, 2016; numbers as torchvision",
-            {
-                f"wide_resnet{depth}_2": {"depths": _BOTTLENECK[depth], "bottleneck": True, "group_width": 128}
-                for depth in ("50", "101")
-            },
-        ),
+        **{
+            name: row
+            for reference, names in (
+                ("He et al., Deep Residual Learning, 2015; numbers as torchvision (v1.5)", _resnets("resnet", "")),
+                (
+                    "He et al., Deep Residual Learning, 2015; numbers as keras with conv_bias=True, epsilon=1.001e-5",
+                    _resnets("resnet", "_v1", deep_only=True, variant="v1"),
+                ),
+                (
+                    "He et al., Identity Mappings in Deep Residual Networks, 2016; numbers as timm",
+                    _resnets("resnetv2_", "", variant="v2"),
+                ),
+                (
+                    "He et al., Bag of Tricks for Image Classification, 2018; numbers as timm",
+                    _resnets("resnet", "d", variant="d"),
+                ),
+                (
+                    "Xie et al., Aggregated Residual Transformations, 2016; numbers as torchvision",
+                    {
+                        name: {"depths": _BOTTLENECK[depth], "bottleneck": True, "groups": groups, "group_width": width}
+                        for name, depth, groups, width in (
+                            ("resnext50_32x4d", "50", 32, 4),
+                            ("resnext101_32x8d", "101", 32, 8),
+                            ("resnext101_64x4d", "101", 64, 4),
+                        )
+                    },
+                ),
+                (
+                    "Zagoruyko and Komodakis, Wide Residual Networks, 2016; numbers as torchvision",
+                    {
+                        f"wide_resnet{depth}_2": {"depths": _BOTTLENECK[depth], "bottleneck": True, "group_width": 128}
+                        for depth in ("50", "101")
+                    },
+                ),
+            )
+            for name, row in _family("resnet", "ResNet", IMAGES, (224, 224, 3), reference, names).items()
+        },
         # Dense, small and mobile networks.
         **_family(
             "densenet",
@@ -341,6 +323,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             (224, 224, 3),
             "Ronneberger et al., U-Net, 2015; numbers as the widespread PyTorch form, which keeps the size",
             {"unet": {}},
+            classes=21,
         ),
         **_family(
             "fcn",
@@ -349,6 +332,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             (224, 224, 3),
             "Long et al., Fully Convolutional Networks for Semantic Segmentation, 2015",
             {f"fcn{stride}s_vgg16": {"stride": stride} for stride in (8, 16, 32)},
+            classes=21,
         ),
         **{
             name: row
@@ -370,6 +354,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
                 (224, 224, 3),
                 reference,
                 {f"{prefix}_resnet{depth}": {"depths": _BOTTLENECK[depth]} for depth in depths},
+                classes=21,
             ).items()
         },
         # Detection.
@@ -380,6 +365,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             (300, 300, 3),
             "Liu et al., 2016; torchvision",
             {"ssd300_vgg16": {}, "ssd300_resnet50": {"backbone": "resnet50"}},
+            classes=21,
         ),
         **_family(
             "ssd",
@@ -388,6 +374,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             (512, 512, 3),
             "Liu et al., 2016",
             {"ssd512_vgg16": {"size": 512}, "ssd512_resnet50": {"size": 512, "backbone": "resnet50"}},
+            classes=21,
         ),
         # Variational autoencoders, two towers.
         **_family("vae", "VAE", "[batch, *shape]", (28, 28, 1), "Kingma and Welling, 2014", {"vae": {}}),

@@ -19,8 +19,6 @@ from jaxdl.models.catalog import MODELS
 from jaxdl.nn.light_keys import light_key
 
 REQUIRED = "required"
-# How many classes `ModelInfo.parameters` counts where the model does not say: those of ImageNet.
-COUNTED_CLASSES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +49,8 @@ class ModelInfo:
 
     @property
     def parameters(self) -> int:
-        """How many numbers are trained, with the options of the name, 1000 classes where `num_classes` is required,
-        and the input of `example`; from shapes only, nothing is run."""
+        """How many numbers are trained, with the options of the name, the input of `example` and 1000 classes (21 for
+        segmentation and detection: those of the data sets they are compared on); from shapes only."""
         return _count(self.name)
 
 
@@ -115,7 +113,7 @@ def example_input(name: str, batch: int = 1) -> Any:
 
 @functools.cache
 def _count(name: str) -> int:
-    needed = {option: COUNTED_CLASSES for option, default in _defaults(name).items() if default is REQUIRED}
+    needed = {option: MODELS[name].classes for option, default in _defaults(name).items() if default is REQUIRED}
     model = create_model(name, **needed)
     keys = {"params": light_key(jax.random.key(0))}
     variables = jax.eval_shape(lambda x: model.init(keys, x, train=False), example_input(name))
