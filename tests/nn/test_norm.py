@@ -91,7 +91,7 @@ def test_batch_norm_over_a_named_axis_has_the_statistics_of_all_rows(masked):
 
 @pytest.mark.devices8
 def test_batch_norm_on_eight_devices_has_the_statistics_of_all_rows():
-    mesh = jax.make_mesh((8,), ("data",))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     x = _draw(16, 3, 5)
     expected, expected_state = _norm(x)
