@@ -195,7 +195,7 @@ class Transformer(linen.Module):
 
         Beam search is told `batch_axes=jaxdl.nn.attention.CACHE_AXES`.
         """
-        encoded = self.apply(variables, source, method="encode")
+        encoded: Any = self.apply(variables, source, method="encode")
         kv_heads, size = encoded.key.shape[-2:]
         cache = empty_cache(self._decoder_depth, source.shape[0], steps, kv_heads, size, encoded.key.dtype)
         if beams > 1:
