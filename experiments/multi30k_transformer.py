@@ -8,7 +8,7 @@ Cost
     time; on idle cores it takes a few minutes).
 
 Result
-    BLEU 28.85 on test 2016 after 3 epochs, by 4 beams (2,203,904 parameters; validation loss 1.710 nats a word), seed 0.
+    BLEU 28.85 on test 2016 after 3 epochs, by 4 beams (2,203,904 parameters; 1.710 nats a validation word), seed 0.
     One seed, run once; nothing was searched.
 
 Full run (an accelerator)

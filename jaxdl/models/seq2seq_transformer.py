@@ -208,7 +208,7 @@ class Transformer(linen.Module):
         self, variables: Any, source: Array, *, begin: int, end: int, steps: int, beams: int = 1,
         length_penalty: float = 0.0,
     ) -> Decoded:  # fmt: skip
-        """Targets of sources [batch, sources]: the likeliest token at each step, or with beams > 1 the best of a search.
+        """Targets of sources [batch, sources]: the likeliest token at each step, or the best of a search by beams.
 
         Args:
             variables: {"params": ...}.
