@@ -391,7 +391,7 @@ ROWS: tuple[Row, ...] = (
         pictures(),
         functools.partial(tasks.vae, beta=0.01),
         rate=2e-2,
-        loss=25.0,
+        loss=5.0,
         steps=150,
     ),
     Row(
@@ -400,7 +400,7 @@ ROWS: tuple[Row, ...] = (
         pictures(),
         functools.partial(tasks.vae, beta=0.01),
         rate=2e-2,
-        loss=25.0,
+        loss=5.0,
         steps=150,
         slow=True,
     ),
