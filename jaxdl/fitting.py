@@ -194,7 +194,7 @@ def fit(
             raise ValueError('batch_size="auto" needs data that fit can cut; a feed has its own batch size')
         batch_size = largest_batch_size(
             lambda size: build(None, size), int(0.8 * device_memory(layout.device)), most=power_below(len(weighted)),
-            least=layout.batch_shards,
+            least=layout.batch_unit,
         )  # fmt: skip
     built = build()
     chosen = None if options.tune and before is not None else _chosen_plan(options, built, build)

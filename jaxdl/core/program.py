@@ -136,6 +136,7 @@ class Program:
             self._update = jax.jit(self._one_update)
             self._each = self._one_of_pmap if self._by_pmap else self._update
             traced = self._update.trace(self.abstract_state, self._data, item)
+        self.layout.require_used()
         self.fields = fields_of(traced.out_info[1])
         self.cost: Cost = cost_of(traced.jaxpr)
         self._jaxpr = traced.jaxpr

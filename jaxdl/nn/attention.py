@@ -12,7 +12,8 @@ import numpy as np
 from jaxdl.nn.dense import Dense
 from jaxdl.nn.embed import rotary
 from jaxdl.nn.precision import widened
-from jaxdl.parallel import constrain
+from jaxdl.parallel import constrain, current
+from jaxdl.parallel.ring import ring_attention
 
 Array = jax.Array
 
@@ -92,6 +93,13 @@ def dot_product_attention(
         raise ValueError(f"cuDNN's attention {obstacle}: use implementation='xla' (or 'auto', which chooses)")
     if implementation == "cudnn" or (implementation == "auto" and not obstacle and jax.default_backend() == "gpu"):
         return _cudnn(query, key, value, causal, window, padding, mask)
+    now = current()
+    if now is not None and now.context > 1 and now.mesh is not None:
+        # What the ring cannot do, XLA does by gathering keys and values.
+        plain = mask is None and dropout_key is None and isinstance(offset, int) and offset == 0
+        if plain and key.shape[1] == query.shape[1] and key.shape[1] % now.context == 0:
+            now.used.add("context")
+            return ring_attention(query, key, value, now.mesh, causal=causal, window=window, padding=padding)
     seen = _together(mask, _visible(query.shape[1], key.shape[1], causal, window, offset), padding)
     return _xla(query, key, value, seen, dropout, dropout_key)
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl.parallel import gathered
+
 Array = jax.Array
 
 
@@ -40,7 +42,8 @@ class Embed(linen.Module):
         """ids: [...] integers; returns [..., features] in the dtype of the parameter. TypeError for other dtypes."""
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise TypeError(f"an embedding looks up integers, not {ids.dtype}: cast the ids, or use a Dense")
-        vectors = jnp.take(self.embedding, ids, axis=0)
+        # a table in parts is gathered first: XLA looks up in parts only by detours, and in a shard_map not at all
+        vectors = jnp.take(gathered(self.embedding), ids, axis=0)
         if self.is_initializing() or not self.is_mutable_collection("lookups"):
             return vectors
         earlier = self.get_variable("lookups", "ids", ())
@@ -101,7 +104,7 @@ class LearnedPositions(linen.Module):
         length, features = x.shape[-2:]
         table = self.param("embedding", self.embedding_init, (self.max_length, features), jnp.float32).astype(x.dtype)
         if positions is not None:
-            rows = jnp.take(table, positions, axis=0)
+            rows = jnp.take(gathered(table), positions, axis=0)
         elif length > self.max_length:
             raise ValueError(f"a sequence of {length} has no learned positions beyond max_length={self.max_length}")
         else:

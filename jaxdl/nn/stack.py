@@ -15,6 +15,9 @@ import flax.linen as linen
 import jax
 from jax.ad_checkpoint import checkpoint_policies
 
+from jaxdl.parallel import current
+from jaxdl.parallel.pipeline import pipeline
+
 Array = jax.Array
 PyTree = Any
 ApplyOne = Callable[[PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
@@ -39,14 +42,22 @@ def run_layers(
             gives out beside it).
         stacked_params: [layers, ...] each leaf.
         x: activations; leading axis batch.
-        per_layer: [layers, ...] each leaf: keys, caches, rates.
+        per_layer: [layers, ...] each leaf: keys, caches, rates. In a pipeline the leaf called "key" differs between
+            microbatches, too.
         batched: what every layer reads and none changes (padding masks, an encoder's memory); leading axis batch.
-        remat: what the backward pass computes again, see `remat_policy`.
+        remat: what the backward pass computes again, see `remat_policy`; `Parallel(remat=)` overrides it.
         unroll: one program text for each layer instead of a loop.
 
     Returns:
         (x, what the layers gave out, [layers, ...] each leaf).
+
+    Raises:
+        ValueError: layers that give something out, in a pipeline (`Parallel(stage=)`).
     """
+    now = current()
+    if now is not None and now.remat is not None:
+        remat = now.remat
+        now.used.add("remat")
 
     def body(x: PyTree, layer: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         return one(layer[0], x, layer[1], batched)
@@ -54,7 +65,24 @@ def run_layers(
     layers = jax.tree.leaves(stacked_params)[0].shape[0]
     # In a loop XLA cannot merge the second forward pass with the first anyway; unrolled, it must be kept from it.
     one = rematerialised(apply_one, remat, prevent_cse=unroll)
-    return jax.lax.scan(body, x, (stacked_params, per_layer), length=layers, unroll=layers if unroll else 1)
+    if now is None or now.pipeline is None or now.mesh is None:
+        return jax.lax.scan(body, x, (stacked_params, per_layer), length=layers, unroll=layers if unroll else 1)
+    now.used.add("stage")
+    given: list[PyTree] = []
+
+    def chunk(params: PyTree, x: PyTree, per_layer: PyTree, batched: PyTree, number: Array) -> PyTree:
+        if isinstance(per_layer, Mapping) and per_layer.get("key") is not None:
+            per_layer = {**per_layer, "key": jax.vmap(jax.random.fold_in, (0, None))(per_layer["key"], number)}
+        x, more = jax.lax.scan(lambda x, layer: one(layer[0], x, layer[1], batched), x, (params, per_layer))
+        given.extend(jax.tree.leaves(more))
+        return x
+
+    x = pipeline(chunk, stacked_params, x, per_layer, batched, now.mesh, now.pipeline)
+    if given:
+        raise ValueError(
+            "in a pipeline layers hand on x and nothing else, neither caches nor captured intermediates: take stage=1"
+        )
+    return x, (None, {})
 
 
 def rematerialised(function: Callable[..., Any], remat: str, *, prevent_cse: bool = True) -> Callable[..., Any]:

@@ -9,6 +9,9 @@ from contextvars import ContextVar
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
+
+from jaxdl.parallel.pipeline import Schedule
 
 Names = tuple[str | None, ...]
 
@@ -19,13 +22,26 @@ class Tracing:
 
     Attributes:
         constrain: (array, logical names) -> the array with its sharding.
+        gathered: an array -> the same, whole on each device.
         gradient: a tree shaped like the parameters -> the same, each leaf where its optimizer state lives.
+        mesh: the whole mesh; None where there is none.
+        pipeline: how layers run over "stage"; None where that axis has size 1.
+        context: how many devices share a sequence.
+        remat: what layers compute again, by name; None: as the model says.
+        used: which of "stage", "context" and "remat" a model has acted on; what was asked for and is not in it at the
+            end did nothing, and is refused.
         reduce_axes: mesh axes that split the batch by hand here (inside pmap): statistics of a batch are averaged over
             them. () where XLA does it, or where the batch is split on purpose (accumulation).
     """
 
     constrain: Callable[[jax.Array, Names], jax.Array]
+    gathered: Callable[[jax.Array], jax.Array] = lambda x: x
     gradient: Callable[[Any], Any] = lambda tree: tree
+    mesh: Mesh | None = None
+    pipeline: Schedule | None = None
+    context: int = 1
+    remat: str | None = None
+    used: set[str] = dataclasses.field(default_factory=set)
     reduce_axes: tuple[str, ...] = ()
 
 
@@ -50,6 +66,12 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     return x if now is None else now.constrain(x, names)
 
 
+def gathered(x: jax.Array) -> jax.Array:
+    """x, whole on each device while it is used; itself where nothing is split."""
+    now = _tracing.get()
+    return x if now is None else now.gathered(x)
+
+
 def constrain_rows(tree: Any, axis: int = 0) -> Any:
     """Split every leaf along its rows, axis 0 or (microbatches before it) axis 1, as the batch is."""
     if _tracing.get() is None:
@@ -63,6 +85,11 @@ def constrain_gradient(tree: Any) -> Any:
     """A gradient, leaf by leaf where the optimizer's state of its parameter lives; itself on one device."""
     now = _tracing.get()
     return tree if now is None else now.gradient(tree)
+
+
+def current() -> Tracing | None:
+    """What a model may know of the mesh that it is traced for; None outside."""
+    return _tracing.get()
 
 
 def on_a_mesh() -> bool:

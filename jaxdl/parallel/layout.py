@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdl.parallel.active import Names, Tracing
 from jaxdl.parallel.mesh import AXES, BATCH_AXES, Parallel
+from jaxdl.parallel.pipeline import Schedule
 from jaxdl.parallel.rules import Rules, Table
 
 PyTree = Any
@@ -80,9 +81,16 @@ class Layout:
         """The first device of the mesh: its kind stands for all."""
         return self.mesh.devices.flat[0]
 
+    @property
+    def batch_unit(self) -> int:
+        """What a batch must be a multiple of: its parts on devices, times the microbatches of a pipeline."""
+        asked, stages = self.parallel, self.sizes["stage"]
+        parts = 1 if asked is None or stages == 1 else asked.microbatches or stages
+        return self.batch_shards * parts
+
     def rounded(self, batch_size: int) -> int:
         """The smallest batch of at least this size that divides over the devices."""
-        return -(-batch_size // self.batch_shards) * self.batch_shards
+        return -(-batch_size // self.batch_unit) * self.batch_unit
 
     def require_batch(self, batch_size: int) -> None:
         """A sentence where a batch does not divide over the devices.
@@ -90,11 +98,14 @@ class Layout:
         Raises:
             ValueError: it does not; the nearest sizes that do are named.
         """
-        shards = self.batch_shards
-        if batch_size % shards:
-            below = batch_size // shards * shards
-            near = f"{below} or {below + shards}" if below else str(shards)
-            axes = " x ".join(f"{axis}={self.sizes[axis]}" for axis in BATCH_AXES if self.sizes[axis] > 1)
+        unit = self.batch_unit
+        if batch_size % unit:
+            below = batch_size // unit * unit
+            near = f"{below} or {below + unit}" if below else str(unit)
+            parts = [f"{axis}={self.sizes[axis]}" for axis in BATCH_AXES if self.sizes[axis] > 1]
+            if unit > self.batch_shards:
+                parts.append(f"microbatches={unit // self.batch_shards}")
+            axes = " x ".join(parts)
             raise ValueError(f"batch_size={batch_size} does not divide over {axes}: choose {near}")
 
     # ---- shardings ------------------------------------------------------------------------------------------------
@@ -190,7 +201,41 @@ class Layout:
 
             return jax.tree_util.tree_map_with_path(place, tree)
 
-        return Tracing(constrain, gradient, tuple(reduce))
+        def gathered(x: jax.Array) -> jax.Array:
+            if set(manual) >= {axis for axis, size in self.sizes.items() if size > 1}:
+                return x
+            return jax.lax.with_sharding_constraint(x, PartitionSpec() if manual else self.replicated)
+
+        asked = self.parallel
+        stages = self.sizes["stage"]
+        schedule = None
+        if asked is not None and stages > 1:
+            schedule = Schedule(stages, asked.repeats, asked.microbatches or stages)
+        return Tracing(
+            constrain, gathered, gradient, self.mesh, schedule, self.sizes["context"], asked.remat if asked else None,
+            self._used, tuple(reduce),
+        )  # fmt: skip
+
+    @functools.cached_property
+    def _used(self) -> set[str]:
+        return set()
+
+    def require_used(self) -> None:
+        """A sentence where something was asked for that no model has acted on; after tracing.
+
+        Raises:
+            ValueError: `stage`, `context` or `remat` did nothing.
+        """
+        asked = {name for name in ("stage", "context") if self.sizes[name] > 1}
+        if self.parallel is not None and self.parallel.remat not in (None, "none"):
+            asked.add("remat")
+        for name in sorted(asked - self._used):
+            means = {"stage": "runs its layers as a pipeline", "context": "splits its sequence, of a length that divides",
+                     "remat": "can compute its layers again"}[name]  # fmt: skip
+            raise ValueError(
+                f"Parallel({name}=...) did nothing: this model does not say that it {means}; models whose layers are "
+                "an nn.Stack do (the Transformers of jaxdl.create_model)"
+            )
 
     def abstract(self, tree: PyTree, shardings: PyTree) -> PyTree:
         """Shapes and dtypes with their shardings: what a compiled program expects and a checkpoint restores."""

@@ -51,6 +51,10 @@ class Parallel:
         group: devices of a group of `mics`. None: the devices of one process, or on one process the largest divisor of
             their number up to half of them.
         zero1: split the optimizer state over "data" and "replica", too.
+        repeats: chunks of layers that a pipeline stage holds, one after the other (the interleaved schedule).
+        microbatches: parts of a batch in a pipeline; None: as many as stages.
+        remat: what the backward pass computes again instead of keeping it, where the model stacks its layers by
+            `nn.Stack`: "full", "dots", "dots_no_batch" or "names:...", see `nn.Stack`. None: as the model says.
         compress: what gradients cross data and replica axes as: None (float32), "bf16", or "int8" with error feedback.
         rules: ((pattern, axes), ...): a pattern, as `re.fullmatch` takes it, on a parameter's path "dense/kernel", and
             one mesh axis (or a tuple of them, or None) for each of its dimensions. They precede the model's own table.
@@ -71,6 +75,9 @@ class Parallel:
     tensor: int | None = None
     group: int | None = None
     zero1: bool = False
+    repeats: int = 1
+    microbatches: int | None = None
+    remat: str | None = None
     compress: str | None = None
     rules: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     shard_above: int = 2**16
@@ -91,6 +98,12 @@ class Parallel:
         rest = [name for name in AXES if getattr(self, name) == -1]
         if len(rest) > 1:
             raise ValueError(f"Parallel({', '.join(f'{name}=-1' for name in rest)}): only one axis can be the rest")
+        for name in ("repeats", "microbatches"):
+            number = getattr(self, name)
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+                raise ValueError(f"Parallel({name}={number!r}): give a whole number of at least 1")
+            if number not in (None, 1) and self.stage in (None, 1):
+                raise ValueError(f"{name}= is for a pipeline: Parallel(stage=..., {name}={number})")
         if self.group is not None and not (self.preset or "").startswith("mics"):
             raise ValueError("group= is the size of a group of mics: Parallel('mics', group=...)")
         for rule in self.rules:
