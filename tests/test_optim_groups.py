@@ -199,3 +199,18 @@ def test_transfer_names_what_does_not_fit():
     variables["params"]["extra"] = {"kernel": jnp.ones(3)}
     with pytest.raises(ValueError, match=r"1 unexpected \(extra/kernel\)"):
         transfer(shallow, variables, (1, 8, 8, 1))
+
+
+def test_a_run_in_groups_is_saved_and_resumed_exactly(tmp_path):
+    train, _ = digits()
+    task = jaxdl.tasks.classification(jaxdl.create_model("mlp", num_classes=10, widths=(6,)))
+    settings = {"optimizer": optim.groups({"hidden0/.*": 0}, optim.adam(1e-2)), "batch_size": 64, "verbose": 0}
+    whole = jaxdl.fit(task, train, steps=6, **settings)
+    jaxdl.fit(task, train, steps=3, checkpoint=str(tmp_path / "run"), **settings)
+    resumed = jaxdl.fit(task, train, steps=6, checkpoint=str(tmp_path / "run"), **settings)
+    for one, two in zip(_leaves(whole), _leaves(resumed), strict=True):
+        assert _same_bits(one, two)
+
+
+def _leaves(run):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves((run.state.params, run.state.opt_state))]
