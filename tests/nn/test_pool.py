@@ -34,6 +34,7 @@ GEOMETRIES = [
     ((2, 8, 10, 3), 3, 2, 1, True),
     ((2, 7, 5, 3), 3, 3, 1, False),
     ((2, 6, 6, 3), 2, 3, 1, True),
+    ((2, 3, 5, 3), 2, None, 1, True),  # the last window would start in the padding, and is left out
     ((2, 11, 3), 3, 2, 1, True),
     ((1, 5, 6, 7, 2), 2, None, 0, True),
 ]
