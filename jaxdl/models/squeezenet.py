@@ -74,14 +74,15 @@ def _torchvision(model: SqueezeNet) -> Peer:
 class SqueezeNet(linen.Module):
     """SqueezeNet: a stem, eight fire modules, and a 1x1 convolution to the classes that is pooled.
 
-    Stages are c1 (the stem), c2, c3, c4, with strides 2, 4, 8, 16. As in the paper, the logits come out of a ReLU: none
-    is below 0, and one that is 0 for all images has no gradient.
+    Stages are c1 (the stem), c2, c3, c4, with strides 2, 4, 8, 16.
 
     Attributes:
         num_classes: how many logits come out; 0: the pooled features, 512 channels.
         version: "1.0" (the paper's) or "1.1" (as good with 0.4 of the work: a smaller stem, earlier pools).
         width: all channels are multiplied by it.
         dropout: rate before the last convolution; 0 draws nothing.
+        relu_logits: the logits come out of a ReLU before they are pooled, as published: none is below 0, and a class
+            whose logit is 0 for all images has no gradient and is never learnt again. False trains more safely.
         features: as in `ResNet`.
 
     Source: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters", 2016.
@@ -91,6 +92,7 @@ class SqueezeNet(linen.Module):
     version: str = "1.0"
     width: float = 1.0
     dropout: float | Array = 0.5
+    relu_logits: bool = True
     features: Sequence[str] = ()
 
     logical_axes: ClassVar[tuple[tuple[str, tuple[str | None, ...]], ...]] = (
@@ -137,7 +139,8 @@ class SqueezeNet(linen.Module):
             return nn.global_avg_pool(x)
         x = nn.Dropout(self.dropout)(x, train=train)
         small = linen.initializers.normal(0.01)
-        return nn.global_avg_pool(jax.nn.relu(nn.Conv(self.num_classes, 1, kernel_init=small, name="logits")(x)))
+        x = nn.Conv(self.num_classes, 1, kernel_init=small, name="logits")(x)
+        return nn.global_avg_pool(jax.nn.relu(x) if self.relu_logits else x)
 
     def _scaled(self, channels: int) -> int:
         return max(2, 2 * round(channels * self.width / 2))

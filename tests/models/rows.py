@@ -236,8 +236,21 @@ ROWS: tuple[Row, ...] = (
         steps=80,
         slow=True,
     ),
-    Row("squeezenet1_0", {"num_classes": 3, "width": 0.5, "dropout": 0.0}, images(32), rate=3e-3, steps=150, slow=True),
-    Row("squeezenet1_1", {"num_classes": 3, "width": 0.5, "dropout": 0.0}, images(32), rate=3e-3, steps=150),
+    Row(
+        "squeezenet1_0",
+        {"num_classes": 3, "width": 0.5, "dropout": 0.0, "relu_logits": False},
+        images(32),
+        rate=1e-3,
+        steps=60,
+        slow=True,
+    ),
+    Row(
+        "squeezenet1_1",
+        {"num_classes": 3, "width": 0.5, "dropout": 0.0, "relu_logits": False},
+        images(32),
+        rate=1e-3,
+        steps=60,
+    ),
     Row(
         "mobilenet_v2",
         {"num_classes": 3, "width": 0.1, "depth": 0.1, "dropout": 0.0},
