@@ -230,8 +230,11 @@ class Layout:
         if self.parallel is not None and self.parallel.remat not in (None, "none"):
             asked.add("remat")
         for name in sorted(asked - self._used):
-            means = {"stage": "runs its layers as a pipeline", "context": "splits its sequence, of a length that divides",
-                     "remat": "can compute its layers again"}[name]  # fmt: skip
+            means = {
+                "stage": "runs its layers as a pipeline",
+                "context": "splits its sequence, of a length that divides",
+                "remat": "can compute its layers again",
+            }[name]
             raise ValueError(
                 f"Parallel({name}=...) did nothing: this model does not say that it {means}; models whose layers are "
                 "an nn.Stack do (the Transformers of jaxdl.create_model)"

@@ -57,7 +57,8 @@ class Parallel:
             `nn.Stack`: "full", "dots", "dots_no_batch" or "names:...", see `nn.Stack`. None: as the model says.
         compress: what gradients cross data and replica axes as: None (float32), "bf16", or "int8" with error feedback.
         rules: ((pattern, axes), ...): a pattern, as `re.fullmatch` takes it, on a parameter's path "dense/kernel", and
-            one mesh axis (or a tuple of them, or None) for each of its dimensions. They precede the model's own table.
+            one mesh axis (or a tuple of them, or None) for each of its dimensions. They are final and
+            precede the model's own table.
         shard_above: parameters of fewer elements stay whole on each device, unless a table names them.
 
     Raises:

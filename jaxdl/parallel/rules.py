@@ -56,10 +56,11 @@ class Rules:
         """
         parts: list[Part] = [None] * len(shape)
         notes: list[str] = []
-        scanned = False
+        scanned = final = False
         named = self._named(path, shape)
         if named is not None:
             wanted, logical = named
+            final = not logical  # the user's own word
             scanned = bool(logical) and logical[0] == "layers"
             for number, part in enumerate(wanted):
                 axes = tuple(axis for axis in _axes(part) if self.sizes[axis] > 1)
@@ -71,8 +72,9 @@ class Rules:
                     )
                     axes = ()
                 parts[number] = _part(axes)
-        note = self._spread(path, shape, parts, "fsdp", skip_first=scanned, least=self.shard_above)
-        return PartitionSpec(*parts), (*notes, *note)
+        if not final:
+            notes += self._spread(path, shape, parts, "fsdp", skip_first=scanned, least=self.shard_above)
+        return PartitionSpec(*parts), tuple(notes)
 
     def optimizer(self, path: str, shape: tuple[int, ...]) -> tuple[PartitionSpec, tuple[str, ...]]:
         """The sharding of the gradient and the optimizer's state of the parameter at `path`."""
