@@ -68,7 +68,7 @@ def _pyramid(model: PSPNet) -> Peer:
 
 CASES = {
     "tiny_unet": ("unet", {"num_classes": 4, "width": 4, "depth": 3}),
-    "tiny_deeplab": ("deeplabv3_resnet50", {**TINY, "output_stride": 16}),
+    "tiny_deeplab": ("deeplabv3_resnet50", {**TINY, "output_stride": 16, "rates": (1, 2, 3)}),
     "tiny_deeplab_8": ("deeplabv3_resnet50", TINY),
     "tiny_pspnet": ("pspnet_resnet50", TINY),
     "tiny_fcn8s": ("fcn8s_vgg16", {"num_classes": 4, "width": 4, "hidden": 16, "depths": (1, 1, 1, 1, 1)}),
@@ -97,10 +97,9 @@ def test_logits_are_those_of_the_peer(case, monkeypatch):
     ("case", "changed"),
     [
         ("tiny_unet", {"epsilon": 1e-3}),
-        pytest.param("tiny_deeplab", {"rates": (6, 12, 17)}, marks=slow),
-        pytest.param("tiny_deeplab", {"output_stride": 8, "rates": (6, 12, 18)}, marks=slow),
+        pytest.param("tiny_deeplab", {"rates": (1, 1, 3)}, marks=slow),
+        pytest.param("tiny_deeplab", {"output_stride": 8}, marks=slow),
         pytest.param("tiny_deeplab", {"align": True}, marks=slow),
-        pytest.param("tiny_deeplab", {"antialias": True}, marks=slow),
         pytest.param("tiny_pspnet", {"align": True}, marks=slow),
         pytest.param("tiny_pspnet", {"bins": (1, 2, 3, 5)}, marks=slow),
     ],
@@ -114,10 +113,6 @@ def test_planted_errors_are_seen(case, changed, monkeypatch):
         monkeypatch.setattr(nn, "BatchNorm", functools.partial(nn.BatchNorm, epsilon=changed.pop("epsilon")))
     if changed.pop("align", False):
         monkeypatch.setattr(nn, "resize", functools.partial(resize, align_corners=True))
-    if changed.pop("antialias", False):  # shows where an image is made smaller
-        monkeypatch.setattr(
-            nn, "resize", lambda x, size: jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear")
-        )
     model = create_model(name, **{**options, **changed})
     assert distance(logits(model, imported(case, model)), kept()[f"{case}/out"]) > 1e-3
 
