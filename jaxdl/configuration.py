@@ -47,7 +47,9 @@ def configuration(
     by the crc32 of its paths, shapes and dtypes; a feed by its class, how it draws and what it makes of a record.
     """
     leaves = jax.tree_util.tree_leaves_with_path(program.abstract_state)
-    shapes = "\n".join(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}" for path, leaf in leaves)
+    lines = [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}" for path, leaf in leaves]
+    # what devices owe each other (compress="int8") belongs to a mesh, and a run may go on on another
+    shapes = "\n".join(line for line in lines if not line.startswith(".extra['residual']"))
     config = dict(settings)
     config["batch_size"] = program.feed.batch_size
     config["examples"] = program.feed.examples

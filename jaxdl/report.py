@@ -21,7 +21,8 @@ from jaxdl.tracking.svg import BLUE, GREY, ORANGE, Line, Mark, confusion_chart, 
 
 _EPOCH_ROWS = 200
 _COLORS = {"train": BLUE, "validation": ORANGE}
-_ENVIRONMENT = ("jax", "jaxlib", "flax", "optax", "numpy", "python", "backend", "device", "devices", "cpus", "platform")
+_ENVIRONMENT = ("jax", "jaxlib", "flax", "optax", "numpy", "python", "backend", "device", "devices", "mesh", "cpus",
+                "platform")  # fmt: skip
 _NAMES = {
     "learning_rate": "learning rate",
     "gradient_norm": "gradient norm",
@@ -58,7 +59,9 @@ def write_report(path: str | os.PathLike[str]) -> Path:
     if "confusion_matrix" in results:
         body.append(_confusion(results))
     body += [_epochs(records), _notes(records)]
-    machine = {key: program[key] for key in _ENVIRONMENT if key in program}
+    machine = {key: program[key] for key in _ENVIRONMENT if program.get(key)}
+    if "mesh" in machine:
+        machine["mesh"] = " x ".join(f"{axis}={size}" for axis, size in machine["mesh"].items())
     tables = {
         "Configuration": config,
         "Program": {key: value for key, value in program.items() if key not in machine},

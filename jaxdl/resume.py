@@ -11,6 +11,7 @@ from jaxdl.checkpoint import CorruptCheckpoint, Restored, Store
 from jaxdl.configuration import differences, environment
 from jaxdl.core.plan import RunPlan
 from jaxdl.core.program import Program
+from jaxdl.saving import restore_state
 from jaxdl.settings import Checkpoint, ProgramOptions
 from jaxdl.tracking import RunFolder
 
@@ -45,11 +46,13 @@ def resume(
             f"{saving.folder} was run as {plan}, and is now asked to run as {program.plan}: a resume keeps to how the "
             "run began, since another way of running may round differently"
         )
-    restored = store.restore(program.abstract_state)
+    restored = restore_state(store, program)
     notes = list(restored.notes)
     now = environment(program.layout)
     changed = [
-        f"{name} {record[name]} -> {now[name]}" for name in ("jax", "device", "cpus") if record[name] != now[name]
+        f"{name} {record[name]} -> {now[name]}"
+        for name in ("jax", "device", "cpus", "mesh")
+        if record.get(name, now[name]) != now[name]
     ]
     if changed:
         notes.append(f"{', '.join(changed)}: the run goes on, but no longer bit for bit as it would have")

@@ -10,12 +10,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.checkpoint import Store
+from jaxdl.checkpoint import CorruptCheckpoint, Restored, Store
+from jaxdl.core.program import Program
 from jaxdl.core.state import State
 from jaxdl.settings import Checkpoint
 
 #: Seconds of training between two saves by default.
 SAVE_SECONDS = 10.0
+
+
+def restore_state(store: Store, program: Program, *, step: int | None = None) -> Restored:
+    """The state of a checkpoint (the newest good one when None), on the mesh of this program, whatever mesh saved it.
+
+    What devices owe each other (`Parallel(compress="int8")`) belongs to the mesh that saved it; on another it begins at
+    zero, and a note says so.
+
+    Raises:
+        ValueError: the checkpoint holds another state.
+    """
+    like = program.abstract_state
+    try:
+        return store.restore(like, step=step)
+    except CorruptCheckpoint:
+        raise
+    except ValueError:
+        bare = like.replace(extra={name: tree for name, tree in like.extra.items() if name != "residual"})
+        restored = store.restore(bare, step=step, strict=False)
+        if restored.new or any(not path.startswith("extra/residual") for path in restored.left):
+            raise
+    tree = restored.tree
+    if "residual" in like.extra:
+        owed = like.extra["residual"]
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), owed)
+        placed = program.layout.put(zeros, jax.tree.map(lambda x: x.sharding, owed))
+        tree = tree.replace(extra={name: placed if name == "residual" else tree.extra[name] for name in like.extra})
+    note = "saved on another mesh: what compressed gradients still owed is forgotten"
+    return restored._replace(tree=tree, notes=(*restored.notes, note))
 
 
 class Entry(NamedTuple):

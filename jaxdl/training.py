@@ -20,7 +20,7 @@ from jaxdl.core.state import State
 from jaxdl.core.step import Report, Step
 from jaxdl.interruption import Interruption
 from jaxdl.run import Run
-from jaxdl.saving import Entry, Saving
+from jaxdl.saving import Entry, Saving, restore_state
 from jaxdl.settings import Checkpoint, EarlyStopping, best_epoch, direction
 from jaxdl.tracking.progress import Progress
 
@@ -310,7 +310,7 @@ class Training:
         if best is None or self.early_stopping is None or not self.early_stopping.restore_best:
             return
         if self.store is not None and best["step"] in self.store.steps():
-            self.best_state = self.store.restore(self.program.abstract_state, step=best["step"]).tree
+            self.best_state = restore_state(self.store, self.program, step=best["step"]).tree
         else:
             self.note(
                 self.first_step, f"epoch {best['epoch']}, the best so far, was not saved: there is no way back to it"

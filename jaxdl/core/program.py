@@ -267,8 +267,9 @@ class Program:
             return self._updated(self.step, state, self.feed.take(data, item))
 
         own = self.abstract_state.replace(extra={n: x for n, x in self.abstract_state.extra.items() if n != "residual"})
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (own, self._data, self._item))
-        return jax.jit(plain).trace(*shapes).jaxpr
+        shapes = (own, self._data, self._item)
+        one = Layout.single(self.layout.device)  # a type names its mesh, and so does what is traced of it
+        return jax.jit(plain).trace(*one.abstract(shapes, one.whole(shapes))).jaxpr
 
     @property
     def constants(self) -> list[Any]:
