@@ -17,7 +17,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 endif
 VENV ?= .venv
 WORKERS ?= 2
-BENCHMARKS ?= overhead data reading checkpoint
+BENCHMARKS ?= overhead data reading checkpoint models
 BENCH_ARGS ?= --quick
 
 RUN := $(VENV)/bin/python

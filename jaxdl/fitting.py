@@ -167,6 +167,11 @@ def fit(
     )  # fmt: skip
     if validation is not None and step.evaluate is None:
         raise ValueError("this step has no evaluate function: it can be trained, but not on validation= data")
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"fit runs in one process, on all of its devices; this is one of {jax.process_count()} (jax.distributed), "
+            "whose checkpoints would be written over each other"
+        )
     layout = Layout.of(as_parallel(parallel), table=step.logical_axes)
     weighted = (
         data
