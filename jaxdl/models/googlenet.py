@@ -214,7 +214,7 @@ class GoogLeNet(linen.Module):
             )
         stages = Stages(self, self.features, known=("c1", "c2", "c3", "c4", "c5"))
         heads: dict[str, Array] = {}
-        wants_heads = self.aux and not self.features and (train or self.is_initializing())
+        wants_heads = self.aux and self.num_classes and not self.features and (train or self.is_initializing())
         x = from_imagenet_statistics(x) if self.transform_input else x
 
         def unit(x: Array, name: str, channels: int, kernel: int, strides: int = 1) -> Array:

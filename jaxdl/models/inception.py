@@ -152,7 +152,8 @@ class InceptionV3(linen.Module):
             x = stages.reached(stage, x)
             if stages.complete:
                 return stages.kept
-            if stage == "c4" and self.aux and not self.features and (train or self.is_initializing()):
+            wants_head = self.aux and self.num_classes and not self.features
+            if stage == "c4" and wants_head and (train or self.is_initializing()):
                 heads["aux1"] = self._head(x, train=train, mask=mask)
         x = nn.Dropout(self.dropout)(nn.global_avg_pool(x), train=train)
         logits = nn.Dense(self.num_classes, name="logits")(x) if self.num_classes else x

@@ -19,7 +19,7 @@ class Linear(nn.Module):
     """One dense layer on the flattened input: logistic or linear regression.
 
     Attributes:
-        num_classes: how many numbers come out (classes; 1 for regression).
+        num_classes: how many numbers come out (classes; 1 for regression); 0: the flattened input.
     """
 
     num_classes: int
@@ -27,14 +27,15 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """x: [batch, ...] floats or integers; returns [batch, num_classes]."""
-        return nn.Dense(self.num_classes, name="logits")(flatten(x))
+        x = flatten(x)
+        return nn.Dense(self.num_classes, name="logits")(x) if self.num_classes else x
 
 
 class MLP(nn.Module):
     """Dense layers with an activation after each but the last; the input is flattened.
 
     Attributes:
-        num_classes: how many numbers come out (classes; 1 for regression).
+        num_classes: how many numbers come out (classes; 1 for regression); 0: what the last hidden layer has.
         widths: the sizes of the hidden layers.
         activation: a name (`jaxdl.nn.list_activations()`) or a function.
         dropout: rate after each hidden layer; 0 draws nothing.
@@ -61,7 +62,7 @@ class MLP(nn.Module):
             x = activation(self.activation)(x)
             x = constrain(x, "batch", "embed" if index % 2 else "hidden")
             x = Dropout(self.dropout)(x, train=train)
-        return nn.Dense(self.num_classes, name="logits")(x)
+        return nn.Dense(self.num_classes, name="logits")(x) if self.num_classes else x
 
 
 def flatten(x: Array) -> Array:

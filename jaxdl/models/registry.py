@@ -8,6 +8,7 @@ import fnmatch
 import functools
 import importlib
 import math
+import numbers
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -61,7 +62,7 @@ def create_model(name: str, **options: Any) -> Any:
         An unbound flax.linen module, called `module(x, *, train)`; it holds no parameters.
 
     Raises:
-        ValueError: no model has that name; the nearest is suggested.
+        ValueError: no model has that name (the nearest is suggested), or num_classes is no whole number.
         TypeError: the model has no such option (the nearest is suggested), or a required one is missing.
     """
     kind, known = _load(name), _defaults(name)
@@ -72,6 +73,9 @@ def create_model(name: str, **options: Any) -> Any:
     missing = [option for option, default in known.items() if default is REQUIRED and option not in options]
     if missing:
         raise TypeError(f"model {name!r} needs {', '.join(missing)}: create_model({name!r}, {missing[0]}=...)")
+    classes = options.get("num_classes", 0)
+    if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 0:
+        raise ValueError(f"num_classes={classes!r}: a whole number, 0 for the features before the logits")
     return kind(**{**MODELS[name].options, **options})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxdl.models import create_model, list_models, model_info
@@ -54,3 +56,28 @@ def test_an_unknown_option_suggests_the_nearest():
 def test_a_missing_option_is_named():
     with pytest.raises(TypeError, match=r"needs num_classes: create_model\('mlp', num_classes=...\)"):
         create_model("mlp")
+
+
+@pytest.mark.parametrize("classes", [-1, 2.5, "ten", None, True])
+def test_a_number_of_classes_that_is_none_is_refused(classes):
+    with pytest.raises(ValueError, match=rf"num_classes={classes!r}: a whole number, 0 for the features"):
+        create_model("mlp", num_classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape", "features"),
+    [
+        ("linear", {}, (2, 5), 5),
+        ("mlp", {"widths": (4, 3)}, (2, 5), 3),
+        ("convnet", {"width": 4, "hidden": 6}, (2, 8, 8, 1), 6),
+        ("googlenet", {"width": 8, "aux": True}, (2, 32, 32, 3), 128),
+        ("inception_v3", {"width": 4, "aux": True}, (2, 75, 75, 3), 256),
+    ],
+)
+@pytest.mark.parametrize("train", [False, True])
+def test_no_classes_give_the_features_before_the_logits(name, options, shape, features, train):
+    model = create_model(name, num_classes=0, **options)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    outputs, variables = jax.eval_shape(lambda: model.init_with_output(keys, jnp.zeros(shape), train=train))
+    assert outputs.shape == (2, features)
+    assert not any("logits" in name for name in variables.get("params", {}))
