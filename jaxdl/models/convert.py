@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxdl.models.catalog import MODELS
 from jaxdl.models.registry import example_input
-from jaxdl.models.rules import Peer, Peers, Rule
+from jaxdl.models.rules import Peer, Peers, Rule, first_parts
 from jaxdl.models.weight_files import read_weights
 from jaxdl.nn import light_key
 
@@ -161,8 +161,10 @@ def export_weights(model: Any, variables: Mapping[str, Any], *, peer: str | None
             shares.setdefault(name, {})[place.rule.part[0]] = place.rule.layout.to_peer(own)
             counts[name] = place.rule.part[1]
         for number, name in enumerate(place.added):
-            shares[name] = {0: np.zeros_like(shares[place.names[number]][place.rule.part[0]])}
-            counts[name] = 1
+            zeros = np.zeros_like(shares[place.names[number]][place.rule.part[0]])
+            added, count = place.rule.plus_part
+            shares.setdefault(name, {}).update(enumerate(np.split(zeros, count)[:added]))
+            counts[name] = count
     lacking = [name for name, parts in shares.items() if len(parts) != counts[name]]
     if lacking:
         raise ValueError(f"{_kind(model)} has only a part of {chosen}'s {', '.join(lacking)}, which cannot be exported")
@@ -239,7 +241,7 @@ class _Place(NamedTuple):
         for number, name in enumerate(self.names):
             value = given[name]
             if self.added:
-                value = value + given[self.added[number]]
+                value = value + first_parts(given[self.added[number]], *self.rule.plus_part)
             which, count = self.rule.part
             layers.append(self.rule.layout.to_ours(np.split(value, count)[which], self.shape))
         return np.stack(layers) if self.stacked else layers[0]

@@ -27,20 +27,34 @@ AXES: Axes = (
 )
 
 
-def torch_lstm(ours: str, peer: str) -> tuple[Rule, ...]:
-    """The rules of an `nn.RNN` of LSTM or vanilla cells and torch.nn.LSTM or RNN, whose two biases add up to one here.
+def torch_rnn(ours: str, peer: str, cell: str) -> tuple[Rule, ...]:
+    """The rules of an `nn.RNN` of this cell and torch.nn.LSTM, GRU or RNN.
 
-    A GRU has no such rules: of torch's two biases of its third gate each stays by itself (docs/nn_recurrent.md).
+    torch's two biases add up to one here. Those of a GRU's third gate stay apart, since it resets one of them only: the
+    second is our `recurrent_bias`.
+
+    Raises:
+        ValueError: the cell is "gru_reset_before", which torch does not have; its shapes would fit all the same.
     """
+    if cell == "gru_reset_before":
+        raise ValueError("torch's GRU resets after the product: its weights go with cell='gru'")
     rules: tuple[Rule, ...] = ()
     for here, there in (("", ""), ("_backward", "_reverse")):
-        layer = rf"{ours}/layer(\d+){here}"
+        layer, second = rf"{ours}/layer(\d+){here}", rf"{peer}.bias_hh_l\1{there}"
+        apart = cell == "gru"
         rules += (
             Rule(f"{layer}/kernel", rf"{peer}.weight_ih_l\1{there}", dense()),
             Rule(f"{layer}/recurrent_kernel", rf"{peer}.weight_hh_l\1{there}", dense()),
-            Rule(f"{layer}/bias", rf"{peer}.bias_ih_l\1{there}", plus=rf"{peer}.bias_hh_l\1{there}"),
+            Rule(f"{layer}/bias", rf"{peer}.bias_ih_l\1{there}", plus=second, plus_part=(2, 3) if apart else (1, 1)),
+            *([Rule(f"{layer}/recurrent_bias", second, part=(2, 3))] if apart else []),
         )
     return rules
+
+
+def _torch_network(model: RNNClassifier | VectorToSequence) -> Peer:
+    """A module of torch: embedding `embed` (where tokens are read), torch.nn.LSTM, GRU or RNN `rnn`, dense `logits`."""
+    rules = (*embed("embed", "embed"), *torch_rnn("rnn", "rnn", model.cell), *linear("logits", "logits"))
+    return Peer(rules, head=r"logits\..*")
 
 
 class RNNClassifier(linen.Module):
@@ -79,6 +93,7 @@ class RNNClassifier(linen.Module):
     features: tuple[str, ...] = ()
 
     logical_axes: ClassVar[Axes] = AXES
+    peers: ClassVar[Peers] = {"torch": _torch_network}
 
     @linen.compact
     def __call__(self, x: Array, *, train: bool, lengths: Array | None = None) -> Any:
@@ -156,6 +171,7 @@ class VectorToSequence(linen.Module):
     features: tuple[str, ...] = ()
 
     logical_axes: ClassVar[Axes] = AXES
+    peers: ClassVar[Peers] = {"torch": _torch_network}
 
     @linen.compact
     def __call__(self, x: Array, *, train: bool) -> Any:
@@ -177,7 +193,8 @@ class VectorToSequence(linen.Module):
 def _torch(model: RNNLanguageModel) -> Peer:
     """The modules are called encoder, rnn and decoder there, as in PyTorch's word language model."""
     return Peer(
-        (*embed("embed", "encoder"), *torch_lstm("rnn", "rnn"), *linear("logits", "decoder")), head=r"decoder\..*"
+        (*embed("embed", "encoder"), *torch_rnn("rnn", "rnn", model.cell), *linear("logits", "decoder")),
+        head=r"decoder\..*",
     )
 
 

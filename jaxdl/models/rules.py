@@ -28,7 +28,8 @@ statistics have paths beside the parameters, "block0/norm/mean"). The peer's nam
   `linear(..., inputs=2)`: a kernel [heads, size, embed], which the peer has as [embed, heads * size].
 - `part=(1, 3)`: our leaf is the second third of the peer's, along its first axis (q, k, v in one `in_proj_weight`).
 - "*" in the peer's name: our leaf is stacked, and its first axis counts what stands for the star (scanned blocks).
-- `plus="lstm.bias_hh"`: our leaf is the sum of two of the peer's (export writes zeros to the second).
+- `plus="lstm.bias_hh"`: our leaf is the sum of two of the peer's (export writes zeros to the second). With
+  `plus_part=(2, 3)` only the first two of the second array's three parts are added; the rest is another leaf's.
 - Another layout is `Layout(to_peer, to_ours)`, two functions that undo each other exactly.
 """
 
@@ -38,6 +39,8 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
 
 Array = Any  # numpy's or jax's: layouts use their methods only
 
@@ -107,6 +110,11 @@ CONV_TRANSPOSE = Layout(
 )
 
 
+def first_parts(value: Array, added: int, count: int) -> Array:
+    """The first `added` of `count` parts along the first axis, and zeros for the others (`Rule.plus_part`)."""
+    return value if added == count else value * (np.arange(len(value)) < len(value) * added // count)
+
+
 class Rule(NamedTuple):
     """Where one leaf of ours, or one leaf of each of many layers, stands in a peer's weights.
 
@@ -116,6 +124,7 @@ class Rule(NamedTuple):
         layout: see `Layout`.
         part: (which, of how many) along the first axis of the peer's array.
         plus: the name of a second array that is added, with the groups of the match.
+        plus_part: (how many, of how many) parts along the first axis of that second array are added.
     """
 
     ours: str
@@ -123,6 +132,7 @@ class Rule(NamedTuple):
     layout: Layout = AS_IS
     part: tuple[int, int] = (0, 1)
     plus: str | None = None
+    plus_part: tuple[int, int] = (1, 1)
 
 
 class Peer(NamedTuple):

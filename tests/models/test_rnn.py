@@ -198,6 +198,33 @@ def test_weights_of_torchs_word_language_model_come_in_and_go_out():
     np.testing.assert_array_equal(back["rnn.weight_hh_l1"], state["rnn.weight_hh_l1"])
 
 
+def test_torchs_gru_keeps_its_two_biases_of_the_third_gate_apart():
+    """Two layers both ways: logits by torch's own formula, and the whole way back."""
+    torch = pytest.importorskip("torch")
+    model = create_model("gru_classifier", num_classes=3, width=4, depth=2, bidirectional=True, pool="each")
+    peer = torch.nn.Module()
+    peer.rnn = torch.nn.GRU(5, 4, 2, batch_first=True, bidirectional=True)
+    peer.logits = torch.nn.Linear(8, 3)
+    state = drawn_state({name: tuple(value.shape) for name, value in peer.state_dict().items()})
+    peer.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
+    x = np.random.default_rng(0).normal(size=(2, 6, 5)).astype(np.float32)
+    imported = import_weights(model, state, x, peer="torch")
+    wanted = peer.logits(peer.rnn(torch.tensor(x))[0]).detach().numpy()
+    close(model.apply(imported.variables, jnp.asarray(x), train=False), wanted)
+    back = export_weights(model, imported.variables)
+    assert {name: value.shape for name, value in back.items()} == {name: value.shape for name, value in state.items()}
+    peer.load_state_dict({name: torch.tensor(value) for name, value in back.items()})
+    close(peer.logits(peer.rnn(torch.tensor(x))[0]).detach().numpy(), wanted)
+    again = import_weights(model, back, x)
+    assert same_bits(again.variables, imported.variables)
+
+
+def test_a_gru_that_resets_before_takes_no_weights_of_torch():
+    model = create_model("gru_language_model", **SMALL, cell="gru_reset_before")
+    with pytest.raises(ValueError, match="cell='gru'"):
+        import_weights(model, {"encoder.weight": np.zeros((VOCABULARY, 8))}, jnp.zeros((1, 2), jnp.int32))
+
+
 # ---- translation -----------------------------------------------------------------------------------------------------
 
 BEGIN, END = 1, 2
