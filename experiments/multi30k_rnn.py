@@ -176,8 +176,10 @@ def translations(
 
 def read(folder: Path, name: str, language: str) -> list[list[str]]:
     """Sentences as lower-case words and punctuation."""
-    packed = folder / f"{name}.{language}.gz"
-    text = gzip.decompress(packed.read_bytes()) if packed.exists() else (folder / f"{name}.{language}").read_bytes()
+    plain, packed = folder / f"{name}.{language}", folder / f"{name}.{language}.gz"
+    if not plain.exists() and not packed.exists():
+        raise FileNotFoundError(f"there is neither {packed} nor {plain}; --help says where anyone gets them")
+    text = gzip.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes()
     return [re.findall(r"\w+|[^\w\s]", line.lower()) for line in text.decode().splitlines()]
 
 

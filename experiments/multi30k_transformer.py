@@ -17,7 +17,7 @@ Full run (an accelerator)
     full: not run.
 
 Data, words and BLEU are those of multi30k_rnn.py, whose functions read them: Elliott et al., Multi30K, 2016, task 1,
-from github.com/multi30k/dataset, folder data/task1/raw.
+from github.com/multi30k/dataset, folder data/task1/raw. Words seen less than three times in training are unknown.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from jaxdl.metrics import bleu
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from multi30k_rnn import BEGIN, END, PAD, STEPS, Vocabulary, pairs, read, translations
 
+SEEN = 3  # words seen less often in training are one unknown word
 #: What --full changes; `longest` is the number of tokens of the longest sentence that is trained on.
 SHORT: dict[str, Any] = {"width": 128, "depth": 2, "heads": 4, "dropout": 0.1, "attention_dropout": 0.0}
 FULL: dict[str, Any] = {"width": 256, "depth": 4, "heads": 8, "dropout": 0.3, "attention_dropout": 0.1}
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     if options.sentences:
         texts = {name: (a[: options.sentences], b[: options.sentences]) for name, (a, b) in texts.items()}
-    english, german = (Vocabulary(side) for side in texts["train"])
+    english, german = (Vocabulary(side, SEEN) for side in texts["train"])
     train, validation = (pairs(*texts[name], english, german, training["longest"]) for name in ("train", "val"))
     print(f"{len(train):,} pairs to train on, {len(english):,} English and {len(german):,} German words")
 

@@ -121,8 +121,10 @@ def written(model: Any, variables: Any, alphabet: list[str], begin: str, count: 
 
 def read(folder: Path) -> str:
     """The text of input.txt, compressed or not."""
-    packed = folder / "input.txt.gz"
-    return gzip.decompress(packed.read_bytes()).decode() if packed.exists() else (folder / "input.txt").read_text()
+    plain, packed = folder / "input.txt", folder / "input.txt.gz"
+    if not plain.exists() and not packed.exists():
+        raise FileNotFoundError(f"there is neither {packed} nor {plain}; --help says where anyone gets it")
+    return (gzip.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes()).decode()
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
