@@ -11,8 +11,8 @@ import pytest
 import jaxdl
 from tests.test_experiments import experiment
 
-_ENGLISH = "a man with one dog sits here".split()
-_GERMAN = "ein mann mit einem hund sitzt hier".split()
+_ENGLISH = ["a", "man", "with", "one", "dog", "sits", "here"]
+_GERMAN = ["ein", "mann", "mit", "einem", "hund", "sitzt", "hier"]
 
 
 def made_up_captions(folder: Path) -> None:
