@@ -92,7 +92,7 @@ def detection(
         return found(run_network(network, variables, batch["x"], None)[0], batch["x"])
 
     metric = VocMAP(num_classes=model.num_classes - 1, capacity=capacity)
-    return Task(init_of(network), loss, predict, metrics=(metric,))
+    return Task(init_of(network), loss, predict, metrics=(metric,), logical_axes=network.logical_axes)
 
 
 def _checked(boxes: Array, labels: Array) -> Array:

@@ -86,7 +86,8 @@ def two_tower(
         outputs, _ = run_network(network, variables, _inputs(batch), None)
         return {name: widened(vectors) for name, vectors in outputs.items()}
 
-    return Task(init, loss, predict, metrics=(RecallAtK(k=k),), whole_batch=True)
+    metrics = (RecallAtK(k=k),)
+    return Task(init, loss, predict, metrics=metrics, whole_batch=True, logical_axes=network.logical_axes)
 
 
 def _inputs(batch: Batch) -> Any:

@@ -79,4 +79,5 @@ def vae(model: Any, *, likelihood: str = "bernoulli", beta: float = 1.0, warmup:
             outputs = {**outputs, "reconstruction": jax.nn.sigmoid(outputs["reconstruction"])}
         return outputs
 
-    return Task(init_of(network), loss, predict, metrics=(PartOfLoss("reconstruction"), PartOfLoss("kl")))
+    parts = PartOfLoss("reconstruction"), PartOfLoss("kl")
+    return Task(init_of(network), loss, predict, metrics=parts, logical_axes=network.logical_axes)

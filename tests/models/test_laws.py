@@ -155,3 +155,15 @@ def test_vmap_over_trials_equals_one_by_one(row):
         outputs, _ = alone(params, x)
         for a, b in zip(jax.tree.leaves(outputs), jax.tree.leaves(together), strict=True):
             np.testing.assert_allclose(a, b[number], rtol=0, atol=1e-4 * float(jnp.max(jnp.abs(a))))
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.id) for row in ROWS])
+def test_tasks_hand_on_what_each_dimension_of_a_parameter_is(row):
+    """By shapes alone: tensor parallelism reads the table from the task; what it does not name stays whole."""
+    model = create_model(row.name, **row.options)
+    task = row.task(model)
+    assert tuple(task.logical_axes) == tuple(model.logical_axes)
+    batch = jax.tree.map(jnp.asarray, _batch(row, 2))
+    for path, leaf in _paths(jax.eval_shape(task.init, jax.random.key(0), batch)["params"]).items():
+        axes = next((axes for pattern, axes in task.logical_axes if re.fullmatch(pattern, path)), (None,) * leaf.ndim)
+        assert len(axes) == leaf.ndim, (path, leaf.shape, axes)
