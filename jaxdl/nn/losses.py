@@ -48,7 +48,7 @@ def softmax_cross_entropy(
         raise ValueError(
             f"softmax_cross_entropy: logits {logits.shape} go with labels {logits.shape[:-1]}, not {labels.shape}"
         )
-    logits, classes = widened(logits), logits.shape[-1]
+    logits, labels, classes = widened(logits), _counting(labels), logits.shape[-1]
     at_label = jax.lax.broadcasted_iota(labels.dtype, logits.shape, logits.ndim - 1) == labels[..., None]
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.sum(jnp.where(at_label, logits, jnp.zeros((), logits.dtype)), axis=-1)
@@ -142,6 +142,7 @@ def hinge(scores: Array, labels: Array, *, margin: float = 1.0, weight: Array | 
         raise ValueError(
             f"hinge: scores {scores.shape} go with labels {scores.shape} or {scores.shape[:-1]}, not {labels.shape}"
         )
+    labels = _counting(labels)
     at_label = jax.lax.broadcasted_iota(labels.dtype, scores.shape, scores.ndim - 1) == labels[..., None]
     own = jnp.sum(jnp.where(at_label, scores, jnp.zeros((), scores.dtype)), axis=-1)
     other = largest(jnp.where(at_label, jnp.full((), -jnp.inf, scores.dtype), scores), -1)
@@ -247,7 +248,8 @@ def kl_divergence(log_probabilities: Array, targets: Array, *, weight: Array | N
     _same_shape("kl_divergence", log_probabilities, targets)
     log_p = widened(log_probabilities)
     targets = targets.astype(log_p.dtype)
-    return weighted(jnp.sum(jax.scipy.special.xlogy(targets, targets) - targets * log_p, axis=-1), weight)
+    cross = targets * jnp.where(targets == 0, jnp.zeros_like(log_p), log_p)
+    return weighted(jnp.sum(jax.scipy.special.xlogy(targets, targets) - cross, axis=-1), weight)
 
 
 def triplet(
@@ -321,7 +323,7 @@ def ctc(
         )
     ]  # fmt: skip
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        value = optax.ctc_loss(logits, paddings[0], labels, paddings[1], blank_id=blank)
+        value = optax.ctc_loss(logits, paddings[0], _counting(labels), paddings[1], blank_id=blank)
     return weighted(value, weight)
 
 
@@ -340,6 +342,11 @@ def weighted(values: Array, weight: Array | None) -> Array:
     wide = wide.astype(values.dtype)
     zero = jnp.zeros((), values.dtype)
     return jnp.where(wide == 0, zero, jnp.where(wide == 0, zero, values) * wide)
+
+
+def _counting(labels: Array) -> Array:
+    """Labels in a type that can count the classes: 8 bits would begin anew after 255."""
+    return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
 
 
 def _smoothed(targets: Array, smoothing: float | Array) -> Array:

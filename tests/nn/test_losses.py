@@ -235,3 +235,22 @@ def test_sigmoid_smoothing_moves_the_target() -> None:
     value = sigmoid_cross_entropy(LOGITS, BINARY, label_smoothing=0.2)
     soft = BINARY * 0.8 + 0.1
     np.testing.assert_allclose(value, sigmoid_cross_entropy(LOGITS, soft.astype(np.float32)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int8, jnp.int16])
+def test_labels_of_few_bits_name_classes_of_many(dtype):
+    """300 classes do not fit into 8 bits; the labels here do."""
+    scores = jax.random.normal(jax.random.key(0), (3, 300))
+    labels = jnp.array([5, 100, 43], jnp.int32)
+    for loss in (softmax_cross_entropy, nn.hinge, nn.focal_cross_entropy):
+        np.testing.assert_array_equal(loss(scores, labels.astype(dtype)), loss(scores, labels))
+    frames, written = jax.random.normal(jax.random.key(1), (2, 4, 300)), jnp.array([[3, 7], [44, 1]], jnp.int32)
+    np.testing.assert_array_equal(nn.ctc(frames, written.astype(dtype)), nn.ctc(frames, written))
+
+
+def test_kl_divergence_of_what_never_happens_is_nothing():
+    """0 log 0 = 0 on both sides; what happens though it was called impossible is infinitely surprising."""
+    log_p, targets = jnp.array([[0.0, -jnp.inf], [0.0, -jnp.inf]]), jnp.array([[1.0, 0.0], [0.5, 0.5]])
+    np.testing.assert_array_equal(nn.kl_divergence(log_p, targets), [0.0, np.inf])
+    slope = jax.grad(lambda log_p: nn.kl_divergence(log_p, targets)[0])(log_p)
+    np.testing.assert_array_equal(slope, [[-1.0, 0.0], [0.0, 0.0]])
