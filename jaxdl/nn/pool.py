@@ -74,10 +74,10 @@ def avg_pool(
         [batch, *new space, channels] in x's dtype, summed in at least float32.
 
     Raises:
-        ValueError: as in `max_pool`.
+        ValueError: as in `max_pool`. TypeError: x holds integers, whose mean would be cut off.
     """
     window, steps, pads, extra = _geometry("avg_pool", x, window, strides, padding, ceil)
-    wide = widened(x)
+    wide = _floats("avg_pool", x)
     zero = np.zeros((), wide.dtype)
     all_pads = [(before, after + more) for (before, after), more in zip(pads, extra, strict=True)]
     if window == steps:
@@ -92,6 +92,12 @@ def avg_pool(
         inside = np.minimum(starts + length, last) - np.maximum(starts, first)
         counts = counts * inside.reshape([-1 if n == 1 + axis else 1 for n in range(x.ndim)])
     return (sums * jnp.asarray(1.0 / counts, dtype=wide.dtype)).astype(x.dtype)
+
+
+def _floats(name: str, x: Array) -> Array:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name} takes means of floats, not of {x.dtype}: cast x first")
+    return widened(x)
 
 
 def _geometry(
@@ -147,7 +153,7 @@ def adaptive_avg_pool(x: Array, size: Lengths) -> Array:
     Returns:
         [batch, *size, channels] in x's dtype.
     """
-    y = widened(x)
+    y = _floats("adaptive_avg_pool", x)
     for axis, cells in enumerate(per_axis(size, x.ndim - 2, "size"), start=1):
         length = x.shape[axis]
         if length % cells == 0:
@@ -182,7 +188,7 @@ def _cells(length: int, cells: int) -> list[tuple[int, int]]:
 
 def global_avg_pool(x: Array) -> Array:
     """The mean over all of space: [batch, *space, channels] -> [batch, channels] in x's dtype."""
-    return jnp.mean(widened(x), axis=tuple(range(1, x.ndim - 1))).astype(x.dtype)
+    return jnp.mean(_floats("global_avg_pool", x), axis=tuple(range(1, x.ndim - 1))).astype(x.dtype)
 
 
 def global_max_pool(x: Array) -> Array:
@@ -207,13 +213,13 @@ def resize(x: Array, size: Lengths, method: str = "bilinear", align_corners: boo
         [batch, *size, channels] in x's dtype, computed in at least float32.
 
     Raises:
-        ValueError: an unknown method; "nearest" with align_corners.
+        ValueError: an unknown method; "nearest" with align_corners. TypeError: "bilinear" of integers.
     """
     if method not in ("bilinear", "nearest"):
         raise ValueError(f'resize method={method!r}: choose "bilinear" or "nearest"')
     if method == "nearest" and align_corners:
         raise ValueError('resize: align_corners goes with "bilinear"; "nearest" has no corners to align')
-    wide = widened(x)
+    wide = x if method == "nearest" else _floats("resize", x)
     for axis, new in enumerate(per_axis(size, x.ndim - 2, "size"), start=1):
         old = x.shape[axis]
         if new == old:

@@ -178,3 +178,18 @@ def test_resize_refuses_what_it_does_not_know():
         nn.resize(jnp.ones((1, 4, 4, 2)), 8, "cubic")
     with pytest.raises(ValueError, match="no corners"):
         nn.resize(jnp.ones((1, 4, 4, 2)), 8, "nearest", align_corners=True)
+
+
+@pytest.mark.parametrize(
+    "mean", [nn.avg_pool, lambda x: nn.adaptive_avg_pool(x, 3), nn.global_avg_pool, lambda x: nn.resize(x, 8)]
+)
+def test_means_of_integers_are_refused_since_they_would_be_cut_off(mean):
+    with pytest.raises(TypeError, match="means of floats, not of uint8"):
+        mean(jnp.ones((1, 4, 4, 1), jnp.uint8))
+
+
+def test_nearest_resize_keeps_integers():
+    x = jnp.arange(4, dtype=jnp.uint8).reshape(1, 2, 2, 1)
+    np.testing.assert_array_equal(
+        nn.resize(x, 4, "nearest")[0, ..., 0], np.kron(np.arange(4).reshape(2, 2), np.ones((2, 2)))
+    )
