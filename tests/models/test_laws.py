@@ -162,7 +162,7 @@ def test_tasks_hand_on_what_each_dimension_of_a_parameter_is(row):
     """By shapes alone: tensor parallelism reads the table from the task; what it does not name stays whole."""
     model = create_model(row.name, **row.options)
     task = row.task(model)
-    assert tuple(task.logical_axes) == tuple(model.logical_axes)
+    assert tuple(task.logical_axes) == tuple(getattr(model, "logical_axes", ()))
     batch = jax.tree.map(jnp.asarray, _batch(row, 2))
     for path, leaf in _paths(jax.eval_shape(task.init, jax.random.key(0), batch)["params"]).items():
         axes = next((axes for pattern, axes in task.logical_axes if re.fullmatch(pattern, path)), (None,) * leaf.ndim)
