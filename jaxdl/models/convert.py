@@ -72,8 +72,9 @@ def import_weights(
         seed: of a new head.
 
     Raises:
-        ValueError: a name is missing, unexpected or of another shape; one sentence lists them all. The model has no
-            such peer.
+        ValueError: a name is missing, unexpected, of another shape or no array of floating point (a quantized kernel
+            would be cast without its scale); one sentence lists them all. The model has no such peer; `ignore` is no
+            regular expression.
     """
     where = "the weights"
     if isinstance(weights, (str, os.PathLike)):
@@ -85,8 +86,8 @@ def import_weights(
     wanted = {name: shape for place in places for name, shape in place.wanted.items()}
 
     head = re.compile(described.head)
-    ignored = re.compile(f"(?:{described.ignored})|(?:{ignore})")
-    left = [name for name in given if name not in wanted and ignored.fullmatch(name)]
+    left_out, ignored = re.compile(described.ignored), _expression("ignore", ignore)
+    left = [name for name in given if name not in wanted and (left_out.fullmatch(name) or ignored.fullmatch(name))]
     if not any(head.fullmatch(name) for name in wanted):  # num_classes=0: the model ends before its head
         left += [name for name in given if name not in left and head.fullmatch(name)]
     unexpected = [name for name in given if name not in wanted and name not in left]
@@ -109,9 +110,11 @@ def import_weights(
         )
     else:
         odd_elsewhere = odd
+    no_floats = [f"{n}: {given[n].dtype}" for n in shapes if not jnp.issubdtype(given[n].dtype, jnp.floating)]
     problems = [
         _listed("missing", missing),
         _listed("unexpected", unexpected),
+        _listed("of another kind than floating point", no_floats),
         _listed("of another shape", [f"{n}: {shapes[n]}, wanted {wanted[n]}" for n in odd_elsewhere]),
     ]
     if any(problems):
@@ -189,11 +192,12 @@ def transfer(
         seed: of what is drawn anew.
 
     Raises:
-        ValueError: a path is in one of them only, or of another shape, and `new` does not allow it.
+        ValueError: a path is in one of them only, or of another shape, and `new` does not allow it; `new` is no regular
+            expression.
     """
     x = _example(model, x)
     template, given = _flat(_abstract(model, x)), _flat(variables)
-    renewed = re.compile(new)
+    renewed = _expression("new", new)
     fresh = [key for key in template if renewed.fullmatch(key[1])]
     shared = [key for key in template if key in given]
     problems = [
@@ -372,6 +376,13 @@ def _nested(leaves: Mapping[Key, Array]) -> Variables:
 def _one_axis(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     """Whether two shapes differ in the length of one axis only, as heads of different numbers of classes do."""
     return len(a) == len(b) and sum(m != n for m, n in zip(a, b, strict=True)) == 1
+
+
+def _expression(option: str, pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{option}={pattern!r} is no regular expression: {error}") from error
 
 
 def _kind(model: Any) -> str:

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import pickle
+import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,10 +97,10 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
             entries = {
-                name: (_SAFETENSORS[entry["dtype"]], tuple(entry["shape"]), *entry["data_offsets"])
+                name: (_SAFETENSORS[entry["dtype"]], _counts(entry["shape"]), *_counts(entry["data_offsets"], 2))
                 for name, entry in header.items()
             }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is no .safetensors file that can be read: its header has {error!r}") from error
     start = 8 + length
     for name, (kind, shape, begin, end) in entries.items():
@@ -115,13 +117,24 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     }
 
 
+def _counts(numbers: Any, length: int | None = None) -> tuple[int, ...]:
+    """Whole numbers of a header; JSON could hold anything in their place."""
+    if not isinstance(numbers, list) or not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+        raise ValueError(f"{numbers} where whole numbers of at least 0 belong")
+    if length is not None and len(numbers) != length:
+        raise ValueError(f"{len(numbers)} numbers where {length} belong")
+    return tuple(numbers)
+
+
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     import zipfile
+    import zlib
 
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    # A broken directory of the archive shows as one of the latter.
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{path} is no .npz file of plain arrays: {error}") from error
 
 
@@ -135,18 +148,26 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         ) from error
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().split("\n")[0]
+    # A broken pickle raises whatever its first wrong instruction leads to.
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError, struct.error) as error:
+        # torch's own message advises to load it without safety.
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {refused[1]}" if refused else type(error).__name__
         raise ValueError(
             f"{path} holds other things than tensors, or is broken, and is not loaded: {reason}"
         ) from error
     for wrapper in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
-    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+    if not isinstance(found, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()
+    ):
         odd = type(found).__name__ if not isinstance(found, Mapping) else "a mapping that holds other things too"
         raise ValueError(f"{path} should hold tensors by name (model.state_dict()), and is {odd}")
+    odd_layout = [name for name, value in found.items() if value.layout is not torch.strided or value.is_quantized]
+    if odd_layout:
+        raise ValueError(f"{path}: {', '.join(odd_layout[:20])} must be dense first, neither sparse nor quantized")
+    lacking = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)  # in numpy
     return {
-        name: (value.float() if value.dtype is torch.bfloat16 else value).detach().numpy()
-        for name, value in found.items()
+        name: (value.float() if value.dtype in lacking else value).detach().numpy() for name, value in found.items()
     }

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+import warnings
+
 import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdl.models import create_model, export_weights, import_weights, list_models, read_weights, write_weights
+from jaxdl.models import (
+    create_model,
+    export_weights,
+    import_weights,
+    list_models,
+    read_weights,
+    transfer,
+    write_weights,
+)
 from jaxdl.models.rules import CONV, CONV_TRANSPOSE, dense, flattened
 from tests.models.drawn import drawn_input, drawn_state
 from tests.models.parity import read_cases
@@ -193,6 +205,27 @@ def test_broken_and_unknown_files_get_a_sentence(tmp_path):
         path.write_bytes(text)
         with pytest.raises(ValueError, match=problem):
             read_weights(path)
+    for entry in (
+        {"shape": [-2, -2], "data_offsets": [0, 16]},
+        {"shape": [4.0], "data_offsets": [0, 16]},
+        {"shape": [True, 4], "data_offsets": [0, 16]},
+        {"shape": [4], "data_offsets": ["0", "16"]},
+        {"shape": [4], "data_offsets": [0.0, 16.0]},
+        {"shape": [4], "data_offsets": [0, 16, 3]},
+    ):
+        header = json.dumps({"a": {"dtype": "F32", **entry}}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 16)
+        with pytest.raises(ValueError, match=r"no \.safetensors file that can be read: its header has"):
+            read_weights(path)
+    path.write_bytes((10**5).to_bytes(8, "little") + b"[" * 10**5)
+    with pytest.raises(ValueError, match="its header has RecursionError"):
+        read_weights(path)
+    np.savez(tmp_path / "w.npz", a=np.ones(4))
+    archive = bytearray((tmp_path / "w.npz").read_bytes())
+    archive[archive.rindex(b"PK\1\2") + 10] = 99  # a compression that nobody knows
+    (tmp_path / "w.npz").write_bytes(archive)
+    with pytest.raises(ValueError, match=r"no \.npz file of plain arrays"):
+        read_weights(tmp_path / "w.npz")
     (tmp_path / "w.npz").write_bytes(b"no zip")
     with pytest.raises(ValueError, match=r"no \.npz file of plain arrays"):
         read_weights(tmp_path / "w.npz")
@@ -216,6 +249,60 @@ def test_a_pth_file_is_loaded_as_tensors_only(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
     with pytest.raises(ValueError, match="holds other things than tensors"):
         read_weights(tmp_path / "module.pth")
+    torch.save({"a": torch.ones(2), "b": torch.ones(2).to_sparse()}, tmp_path / "sparse.pth")
+    with pytest.raises(ValueError, match="b must be dense first"):
+        read_weights(tmp_path / "sparse.pth")
+    torch.save({1: torch.ones(2)}, tmp_path / "numbers.pth")
+    with pytest.raises(ValueError, match="should hold tensors by name"):
+        read_weights(tmp_path / "numbers.pth")
+
+
+class _Bomb:
+    """Unpickled without care it would create a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("ending", ["pth", "pt", "bin", "npz"])
+def test_a_file_that_would_run_code_does_not(tmp_path, ending):
+    torch = pytest.importorskip("torch")
+    path, trace = tmp_path / f"w.{ending}", tmp_path / "trace"
+    weights = {"a": np.ones(2, np.float32), "b": _Bomb(trace)}
+    if ending == "npz":
+        np.savez(path, **{name: np.array(value) for name, value in weights.items()}, allow_pickle=True)
+    else:
+        torch.save({"a": torch.ones(2), "b": _Bomb(trace)}, path)
+    with pytest.raises(ValueError) as caught:
+        read_weights(path)
+    assert not trace.exists() and "weights_only=False" not in str(caught.value)
+    if ending == "npz":
+        return
+    assert "it asks for" in str(caught.value)
+    with path.open("wb") as file:  # without torch's archive around it
+        pickle.dump({"b": _Bomb(trace)}, file)
+    with pytest.raises(ValueError, match="is not loaded"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch asks whether an old torch has written it
+        read_weights(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.bool_, np.complex64, object])
+def test_arrays_that_are_no_floats_are_refused(kind):
+    weights = _weights()
+    weights["features.0.weight"] = weights["features.0.weight"].astype(kind)
+    with pytest.raises(ValueError, match=r"1 of another kind than floating point \(features.0.weight: "):
+        import_weights(_vgg(), weights, X)
+
+
+def test_an_expression_that_is_none_gets_a_sentence():
+    with pytest.raises(ValueError, match=r"ignore='\(' is no regular expression: "):
+        import_weights(_vgg(), _weights(), X, ignore="(")
+    with pytest.raises(ValueError, match=r"new='\[' is no regular expression: "):
+        transfer(_vgg(), {}, X, new="[")
 
 
 def test_a_peer_that_is_not_known_is_refused():
