@@ -15,6 +15,7 @@ from jaxdl.models.rules import Peer, Peers, embed, norm
 from jaxdl.models.transformer import (
     LogicalAxes,
     TokenInput,
+    check_length,
     decoder_rules,
     encoder_rules,
     run_cached,
@@ -194,7 +195,11 @@ class Transformer(linen.Module):
         """What `jaxdl.models.decoding` needs: the step, for `beams` rows an example, and the cache it starts from.
 
         Beam search is told `batch_axes=jaxdl.nn.attention.CACHE_AXES`.
+
+        Raises:
+            ValueError: more steps than the model has positions.
         """
+        check_length(self, steps)
         encoded: Any = self.apply(variables, source, method="encode")
         kv_heads, size = encoded.key.shape[-2:]
         cache = empty_cache(self._decoder_depth, source.shape[0], steps, kv_heads, size, encoded.key.dtype)

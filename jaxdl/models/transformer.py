@@ -204,7 +204,10 @@ class GPT(linen.Module):
         Args:
             variables: {"params": ...}.
             batch: rows of the cache.
-            length: the longest text, prompt and all.
+            length: the longest text, prompt and all. What goes on beyond it has logits, and so scores, of NaN.
+
+        Raises:
+            ValueError: more than the model has positions.
         """
         kv_heads = self.heads if self.kv_heads is None else self.kv_heads
         dtype = jax.tree.leaves(variables["params"])[0].dtype
@@ -226,9 +229,15 @@ def run_cached(
     batched: dict[str, Any] | None = None,
     per_layer: dict[str, Any] | None = None,
 ) -> tuple[Array, Cache | None]:
-    """x through a stack of blocks, which read the cache of their layer; the cache with x written into it."""
-    if cache is None:
-        return stack(x, train=train, batched=batched, per_layer=per_layer), None
+    """x through a stack of blocks, which read the cache of their layer; the cache with x written into it.
+
+    Where x does not fit behind what the cache holds, it becomes NaN: it would be written over what was read before.
+    """
+    if cache is None or stack.is_initializing():
+        return stack(x, train=train, batched=batched, per_layer=per_layer), cache
+    room = cache.key.shape[2]
+    if x.shape[1] > room:
+        raise ValueError(f"{x.shape[1]} tokens do not fit into a cache of {room} positions")
     index = jnp.broadcast_to(cache.filled, (stack.layers,))
     own = {**(per_layer or {}), "cache": (cache.key, cache.value), "index": index}
     x, (key, value) = stack(x, train=train, batched=batched, per_layer=own)
@@ -236,7 +245,8 @@ def run_cached(
         jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), cache.filled, axis=2)
         for old, new in ((cache.key, key), (cache.value, value))
     ]
-    return x, Cache(written[0], written[1], cache.filled + x.shape[1])
+    filled = cache.filled + x.shape[1]
+    return jnp.where(filled > room, jnp.asarray(jnp.nan, x.dtype), x), Cache(written[0], written[1], filled)
 
 
 class TransformerEncoder(linen.Module):
@@ -248,6 +258,7 @@ class TransformerEncoder(linen.Module):
         width, depth, heads, kv_heads, mlp_width, length, positions, norm, activation, use_bias, window, dropout,
             attention_dropout, remat, unroll, implementation: see `GPT`; `window` looks both ways.
         norm_first: norms before the parts of a block and one at the end (True), or after each sum (False).
+        check_length(self, length)
         pad: the token that pads; None: nothing is padding.
         pool: "mean" of the real tokens, the "first" token, or "none": logits for each token.
         features: return these stages by name instead: "embedding", "hidden" (after the blocks), "final",
@@ -259,6 +270,12 @@ class TransformerEncoder(linen.Module):
     num_classes: int
     vocabulary: int = 32_000
     width: int = 512
+def check_length(model: Any, length: int) -> None:
+    """Refuse texts longer than a model's learned or sinusoid positions."""
+    if model.positions in ("learned", "sinusoid") and length > model.length:
+        raise ValueError(f"a text of {length} tokens is longer than the model's {model.length} positions")
+
+
     depth: int = 6
     heads: int = 8
     kv_heads: int | None = None

@@ -209,6 +209,21 @@ def test_greedy_decoding_with_the_cache_is_the_argmax_of_the_whole_text():
     np.testing.assert_array_equal(likeliest[:, 4:10], decoded.tokens)
 
 
+def test_a_text_beyond_its_cache_is_no_text():
+    """Otherwise what does not fit would be written over what was read, and nobody would know."""
+    model, variables, tokens = _gpt("later")
+    step, cache = model.decoder(variables, batch=2, length=6)
+    write = jax.jit(lambda steps: decoding.greedy(step, cache, tokens[:, :4], steps=steps), static_argnums=0)
+    assert np.isfinite(write(3).scores).all()  # the last token is not read
+    assert np.isnan(write(4).scores).all()
+    with pytest.raises(ValueError, match="10 tokens do not fit into a cache of 6 positions"):
+        model.apply(variables, tokens, train=False, cache=cache)
+    with pytest.raises(ValueError, match="a text of 13 tokens is longer than the model's 12 positions"):
+        _gpt("gpt2")[0].decoder(variables, batch=2, length=13)
+    started = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), tokens[:, :2], cache=cache)
+    assert jax.tree.map(jnp.shape, started) == jax.tree.map(jnp.shape, variables)
+
+
 def test_features_remat_and_loops_give_the_same_numbers():
     model, variables, tokens = _gpt("gpt2")
     whole = _apply(model, variables, tokens)
