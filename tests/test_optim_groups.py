@@ -190,6 +190,24 @@ def test_greedy_training_adds_one_block_at_a_time():
     assert run.evaluate(test)["accuracy"] > 0.85
 
 
+def test_what_is_frozen_keeps_its_bits_in_the_average_and_through_every_option():
+    train, _ = digits()
+    model = _convnet(10, batch_norm=True)
+    task = jaxdl.tasks.classification(model)
+    start = jaxdl.fit(task, train, steps=2, batch_size=64, verbose=0).variables
+    start["params"]["norm0"]["bias"] = start["params"]["norm0"]["bias"].at[0].set(-0.0)
+    run = jaxdl.fit(
+        task, train, steps=2, batch_size=64, verbose=0, start=start, average=0.9, accumulate=2, guard=True,
+        optimizer=optim.groups({"(conv|norm)0/.*": 0}, optim.adamw(1e-2, weight_decay=0.1)),
+        hyper={"clip_norm": 0.5, "l2": 1e-3},
+    )  # fmt: skip
+    before, averaged = _by_path(start), _by_path(run.variables)
+    last = _by_path({**run.variables, "params": run.state.params})
+    for path, value in before.items():
+        held = "conv0" in path or "norm0" in path
+        assert _same_bits(value, last[path]) == _same_bits(value, averaged[path]) == held, path
+
+
 def test_transfer_names_what_does_not_fit():
     shallow, deep = _convnet(10, depth=1), _convnet(10, depth=2)
     shapes = jax.eval_shape(lambda: shallow.init(jax.random.key(0), jnp.ones((1, 8, 8, 1)), train=False))

@@ -396,6 +396,9 @@ def _replace_start(state: State, start: Mapping[str, PyTree]) -> State:
                 raise ValueError(
                     f"start[{name!r}]{path} has shape {list(leaf.shape)}, the model's has {list(paths_old[path].shape)}"
                 )
-        have[name] = jax.tree.map(lambda n, o: jnp.asarray(n, o.dtype) + jnp.zeros((), o.dtype), tree, have[name])
+        # A copy that XLA must make; adding 0.0 to it would turn -0.0 into 0.0.
+        have[name] = jax.tree.map(lambda n, o: jnp.array(n, o.dtype, copy=True), tree, have[name])
     params = have.pop("params")
-    return state.replace(params=params, model_state=have)
+    # A moving average begins at the first parameters, which are these.
+    averages = {"average": jax.tree.map(jnp.copy, params)} if "average" in state.extra else {}
+    return state.replace(params=params, model_state=have, extra=state.extra | averages)

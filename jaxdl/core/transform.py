@@ -156,7 +156,8 @@ def average(step: Step, decay: float = 0.999) -> Step:
         new, report = step.apply(state, measured)
         t = state.extra["average_updates"].astype(jnp.float32)
         share = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
-        moved = jax.tree.map(lambda a, p: a + (p - a) * share.astype(a.dtype), state.extra["average"], new.params)
+        # Subtracting 0.0 leaves every float as it is, bit for bit; adding it would turn -0.0 into 0.0.
+        moved = jax.tree.map(lambda a, p: a - (a - p) * share.astype(a.dtype), state.extra["average"], new.params)
         updates = state.extra["average_updates"] + 1
         return new.replace(extra=new.extra | {"average": moved, "average_updates": updates}), report
 
