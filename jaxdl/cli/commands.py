@@ -199,6 +199,39 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """Say what a training would need on devices that are not at hand: bytes on each, what each sends in a step, and an
+    estimate of its seconds. The real step is compiled for virtual devices, without weights or data.
+
+    SCRIPT defines program_parts(), which returns jaxdl.planning.Parts: the task, the optimizer, the shape of one
+    example and the batch size. Without --parallel, the presets are ranked by formula.
+
+    Examples:
+
+      jaxdl plan train.py --devices 64
+      jaxdl plan train.py --parallel fsdp=64,tensor=8 --devices 512 --device h100
+      jaxdl plan train.py --parallel mics,group=8 --devices 256 --device v5e
+    """
+
+    script: Annotated[Positional[str], arg(metavar="SCRIPT", help="a Python file that defines program_parts()")]
+    devices: int
+    """How many devices."""
+    parallel: Annotated[
+        str | None, arg(metavar="PRESET|AXIS=SIZE,...", help_behavior_hint="(default: rank the presets)")
+    ] = None
+    """How to spread it: a preset, and axes with their sizes, such as fsdp=64,tensor=8 or stage=4,data=-1."""
+    device: str = "h100"
+    """Whose figures to assume: h100, h200, a100, v5e, v5p or v6e."""
+    batch_size: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: the script's)")] = None
+    """Examples per update, over all devices."""
+
+    def __call__(self) -> int:
+        from jaxdl.cli.plan import plan
+
+        return plan(self)
+
+
+@dataclass(frozen=True)
 class Runs:
     """List the runs below a folder: status, epochs, the best of the metric that was watched, when and how long.
 
@@ -235,10 +268,14 @@ Command = (
     | Annotated[Resume, subcommand("resume", description="Go on with a run that was stopped or killed.")]
     | Annotated[Evaluate, subcommand("evaluate", description="Measure a run's best model on labelled data.")]
     | Annotated[Predict, subcommand("predict", description="Predict with a run's best model, as CSV.")]
+    | Annotated[Plan, subcommand("plan", description="What a training needs on devices that are not at hand.")]
     | Annotated[Runs, subcommand("runs", description="List the runs below a folder.")]
     | Annotated[Cache, subcommand("cache", description="Show or clear the compiled programs.")]
 )
-_COMMANDS = {"train": Train, "resume": Resume, "evaluate": Evaluate, "predict": Predict, "runs": Runs, "cache": Cache}
+_COMMANDS = {
+    "train": Train, "resume": Resume, "evaluate": Evaluate, "predict": Predict, "plan": Plan, "runs": Runs,
+    "cache": Cache,
+}  # fmt: skip
 _CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
 _ABOUT = "Train, measure and use models from a shell. Each command has a --help of its own: jaxdl train --help"
 

@@ -28,11 +28,14 @@ class Layout:
         mesh: all of `AXES`, in that order.
         parallel: what was asked for; None on one device.
         table: ((pattern, logical axes), ...), the model's own, for its parameters.
+        planned: nothing is uploaded: `put` gives shapes with their shardings, so that a Program is traced and compiled
+            for devices whose memory it would not fit, or that are not at hand. Such a program cannot be run.
     """
 
     mesh: Mesh
     parallel: Parallel | None = None
     table: Table = ()
+    planned: bool = False
 
     @classmethod
     def single(cls, device: jax.Device | None = None) -> Layout:
@@ -50,7 +53,7 @@ class Layout:
     @functools.cached_property
     def sizes(self) -> dict[str, int]:
         """Mesh axis -> its size."""
-        return dict(zip(self.mesh.axis_names, self.mesh.devices.shape, strict=True))
+        return dict(self.mesh.shape)
 
     @property
     def batch_shards(self) -> int:
@@ -254,6 +257,8 @@ class Layout:
             shardings: of each leaf; whole on each device when None.
         """
         shardings = self.whole(tree) if shardings is None else shardings
+        if self.planned:
+            return self.abstract(tree, shardings)
         if jax.process_count() == 1:
             return jax.device_put(tree, shardings)
         return jax.tree.map(_place, tree, shardings)
@@ -261,7 +266,7 @@ class Layout:
     @functools.cached_property
     def uploads_by_call(self) -> bool:
         """Whether `send` leaves arrays on the host, for the compiled call to take over."""
-        return self.mesh.size == 1 and self.device.platform == "cpu"
+        return self.mesh.size == 1 and self.device.platform == "cpu" and not self.planned
 
     def send(self, tree: PyTree, batch_size: int) -> PyTree:
         """A block of the host -> arguments of one call of a compiled program.
