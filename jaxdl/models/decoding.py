@@ -86,7 +86,8 @@ def sample(
 
     Args:
         key: a typed key; each step and row draws from its own part of it.
-        temperature: above 0, a number or a traced scalar; below 1 the likely becomes likelier. A Python 0 is `greedy`.
+        temperature: above 0, a number or a traced scalar; below 1 the likely becomes likelier. A Python 0 is `greedy`;
+            a traced one counts as 1e-6.
         top_k: keep the k likeliest tokens.
         top_p: keep the fewest tokens whose probabilities reach top_p together (Holtzman et al., 2020), after top_k.
         step, carry, tokens, steps, eos, pad, lengths: as in `greedy`.
@@ -103,7 +104,8 @@ def sample(
         return greedy(step, carry, tokens, steps=steps, eos=eos, pad=pad, lengths=lengths)
 
     def choose(logits: Array, index: Array) -> Array:
-        kept = cut(logits / jnp.asarray(temperature, logits.dtype), top_k=top_k, top_p=top_p)
+        divisor = jnp.maximum(jnp.asarray(temperature, logits.dtype), 1e-6)
+        kept = cut(logits / divisor, top_k=top_k, top_p=top_p)
         return jax.random.categorical(jax.random.fold_in(key, index), kept, axis=-1)
 
     return _generate(step, carry, tokens, choose, steps, eos, pad, lengths)

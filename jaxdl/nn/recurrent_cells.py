@@ -162,7 +162,7 @@ def over_time(
     def body(old: Carry, inputs: tuple[Array, Holds]) -> tuple[Carry, Array]:
         x, hold = inputs
         if hold.keep is not None:
-            old = {key: hold.keep * value for key, value in old.items()}
+            old = {key: _cleared(hold.keep, value) for key, value in old.items()}
         new = cell.step(weights, old, x)
         if hold.shares is not None:
             new = {key: _mixed(hold.shares[key], new[key], old[key]) for key in new}
@@ -181,7 +181,7 @@ def _lstm_forward(
     def body(carry: tuple[Array, Array], inputs: tuple[Array, Holds]) -> tuple[tuple[Array, Array], Any]:
         (h, c), (x, hold) = carry, inputs
         if hold.keep is not None:
-            h, c = hold.keep * h, hold.keep * c
+            h, c = _cleared(hold.keep, h), _cleared(hold.keep, c)
         i, f, g, o = _gates(_sum(weights, h, x))
         new_c = f * c + i * g
         squashed = jnp.tanh(new_c)
@@ -256,6 +256,11 @@ def _gates(z: Array) -> tuple[Array, Array, Array, Array]:
     size = z.shape[-1] // 4
     both = jax.nn.sigmoid(z[:, : 2 * size])
     return both[:, :size], both[:, size:], jnp.tanh(z[:, 2 * size : 3 * size]), jax.nn.sigmoid(z[:, 3 * size :])
+
+
+def _cleared(keep: Array, value: Array) -> Array:
+    """The value, or 0 where keep is 0, whatever stood there."""
+    return jnp.where(keep > 0, value, jnp.zeros((), value.dtype))
 
 
 def _mixed(share: Array, new: Array, old: Array) -> Array:

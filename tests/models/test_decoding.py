@@ -151,6 +151,8 @@ def test_sampling_at_no_temperature_is_greedy_and_keys_matter():
     cold = decoding.sample(_step, _carry(), _FIRST, key=jax.random.key(0), steps=4, temperature=0.0, pad=PAD)
     best = decoding.greedy(_step, _carry(), _FIRST, steps=4, pad=PAD)
     np.testing.assert_array_equal(cold.tokens, best.tokens)
+    traced = functools.partial(decoding.sample, _step, _carry(), _FIRST, key=jax.random.key(0), steps=4, pad=PAD)
+    np.testing.assert_array_equal(jax.jit(lambda t: traced(temperature=t).tokens)(jnp.float32(0)), best.tokens)
     one = decoding.sample(_step, _carry(), _FIRST, key=jax.random.key(0), steps=4, top_k=1)
     np.testing.assert_array_equal(one.tokens, best.tokens)
     np.testing.assert_allclose(one.scores, best.scores, rtol=1e-6)

@@ -208,6 +208,20 @@ def test_a_reset_separates_documents(bidirectional):
     assert not np.any(gradient[:, :2]) and np.any(gradient[:, 2:])
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_reset_clears_whatever_stood_there(cell):
+    module, resets = RNN(HIDDEN, cell), jnp.zeros((BATCH, TIME), jnp.bool_).at[:, 0].set(True)
+    variables = drawn(module, INPUTS, 0)
+    spoilt = jax.tree.map(lambda leaf: leaf * jnp.nan, module.start(BATCH))
+
+    def total(x, carry):
+        return jnp.sum(module.apply(variables, x, train=False, carry=carry, resets=resets)[0] ** 2)
+
+    grad = jax.jit(jax.value_and_grad(total))
+    for ours, wanted in zip(grad(X, spoilt), grad(X, module.start(BATCH)), strict=True):
+        np.testing.assert_array_equal(ours, wanted)
+
+
 def test_truncated_gradients_are_those_of_the_last_chunk_with_a_constant_carry():
     module = RNN(HIDDEN, layers=2)
     variables = start(module)
