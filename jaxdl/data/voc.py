@@ -44,8 +44,8 @@ def read_voc(
         -1 is padding. difficult: bool [n, boxes]. size: int32 [n, 2], height and width that the image had.
 
     Raises:
-        ValueError: naming the file: no annotation, no such image, an image that does not decode, a box that is none, a
-            class that is not listed.
+        ValueError: naming the file: no annotation, no such image or two of its name, an image that does not decode, a
+            box that is none or lies outside its image (one that sticks out is cut), a class that is not listed.
         ImportError: pillow is missing.
     """
     try:
@@ -56,7 +56,12 @@ def read_voc(
     height, width = (size, size) if isinstance(size, int) else size
     notes = sorted(name for name in files if name.lower().endswith(".xml"))
     photographs = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and "Segmentation" not in name]
-    images = {PurePosixPath(name).stem: name for name in photographs}
+    images: dict[str, str] = {}
+    wanted = {PurePosixPath(name).stem for name in notes}
+    for name in photographs:
+        other = images.setdefault(PurePosixPath(name).stem, name)
+        if other != name and PurePosixPath(name).stem in wanted:
+            raise ValueError(f"{path} holds two images of one name, {other} and {name}: give the folder of one set")
     if not notes:
         raise ValueError(f"{path} holds no annotations (*.xml)")
     parsed = [_annotation(files[name](), name) for name in notes]
@@ -138,6 +143,8 @@ def _annotation(content: bytes, name: str) -> list[tuple[str, tuple[float, ...],
             raise ValueError(f"{name}: object {place} has no <name>")
         try:
             box = tuple(float(side or "") for side in written)
+            if not np.isfinite(box).all():
+                raise ValueError
         except ValueError:
             raise ValueError(
                 f"{name}: object {place}, {label!r}, needs a <bndbox> of the numbers {', '.join(_SIDES)}, not {written}"

@@ -71,6 +71,9 @@ def test_what_is_wrong_is_named(folder):
     write(folder, "d", (10, 10), [("cat", 0, 5, 5, 4, 9)])
     with pytest.raises(ValueError, match=r"d.xml: object 0, 'cat', has the box .* has no area"):
         read_voc(folder, size=16)
+    (folder / "Annotations" / "d.xml").write_text(f"<annotation>{OBJECT.format('cat', 0, 'nan', 1, 9, 9)}</annotation>")
+    with pytest.raises(ValueError, match=r"d.xml: object 0, 'cat', needs a <bndbox> of the numbers .*'nan'"):
+        read_voc(folder, size=16)
     (folder / "Annotations" / "d.xml").write_text("<annotation><object><name>cat</name></object></annotation>")
     with pytest.raises(ValueError, match="needs a <bndbox> of the numbers xmin, ymin, xmax, ymax"):
         read_voc(folder, size=16)
@@ -78,6 +81,10 @@ def test_what_is_wrong_is_named(folder):
     with pytest.raises(ValueError, match=r"d\.xml is not XML"):
         read_voc(folder, size=16)
     (folder / "Annotations" / "d.xml").unlink()
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(folder / "a.jpg")
+    with pytest.raises(ValueError, match=r"two images of one name, .*a\.\w+ and .*a\.\w+"):
+        read_voc(folder, size=16)
+    (folder / "a.jpg").unlink()
     (folder / "JPEGImages" / "a.png").unlink()
     with pytest.raises(ValueError, match=r"a\.xml has no image"):
         read_voc(folder, size=16)

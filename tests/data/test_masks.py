@@ -90,6 +90,12 @@ def test_faults_of_scenes_get_a_sentence(tmp_path):
     assert "annotations/scene1.png has 6 x 9 pixels" in fails(annotations__scene1=wide)
     both = fails(annotations__scene1=wide, annotations__scene0=wide)
     assert "the images have 6 x 8 pixels, the masks 6 x 9" in both
+    turned = files() | {"annotations/scene1.png": encoded(PIL.fromarray(np.zeros((8, 6), np.uint8)))}
+    with pytest.raises(ValueError, match=r"images/scene1.png has 6 x 8 .* annotations/scene1.png 8 x 6"):
+        read(archived(path, turned), format="masks", size=(12, 16))
+    twice = files() | {"images/scene1.jpg": encoded(PIL.fromarray(np.zeros((6, 8, 3), np.uint8)), "JPEG")}
+    with pytest.raises(ValueError, match=r"images/scene1.jpg and images/scene1.png share their name"):
+        read(archived(path, twice), format="masks")
     with pytest.raises(ValueError, match="there are no images in photos/"):
         read(archived(path, files()), format="masks", images="photos")
 

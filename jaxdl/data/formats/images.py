@@ -185,8 +185,8 @@ def _masked(
     for name in sorted(files):
         place = PurePosixPath(name)
         folder = place.parent.as_posix()
-        if folder in pairs:
-            pairs[folder][place.stem] = name
+        if folder in pairs and pairs[folder].setdefault(place.stem, name) != name:
+            raise ValueError(f"{path}: {pairs[folder][place.stem]} and {name} share their name without suffix")
     for folder, other in ((images, masks), (masks, images)):
         alone = [name for stem, name in pairs[folder].items() if stem not in pairs[other]]
         if alone or not pairs[folder]:
@@ -199,11 +199,26 @@ def _masked(
     y, _, _ = _decoded(
         {pairs[masks][stem]: files[pairs[masks][stem]] for stem in stems}, path.name, size, "mask", workers, "raise"
     )
+    for stem in stems if size is not None else ():
+        have = [_size_of(files[pairs[folder][stem]]) for folder in (images, masks)]
+        if have[0] != have[1]:
+            raise ValueError(
+                f"{path}: {pairs[images][stem]} has {have[0][0]} x {have[0][1]} pixels (height x width), its mask "
+                f"{pairs[masks][stem]} {have[1][0]} x {have[1][1]}"
+            )
     if x.shape[:3] != y.shape[:3]:
         raise ValueError(
             f"{path}: the images have {x.shape[1]} x {x.shape[2]} pixels, the masks {y.shape[1]} x {y.shape[2]}"
         )
     return Table({"image": Column(x), "mask": Column(y[..., 0]), "path": text_column(kept)}, path.name)
+
+
+def _size_of(read: Read) -> tuple[int, int]:
+    """(height, width), from the head of a file that decodes."""
+    import PIL.Image
+
+    with PIL.Image.open(io.BytesIO(read())) as image:
+        return image.height, image.width
 
 
 def _decoded(
