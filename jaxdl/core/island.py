@@ -40,7 +40,7 @@ def on_mesh(step: Step, layout: Layout) -> Step:
         )
     if asked.by_pmap:
         _require_parts(step, 'parallel="pmap"')
-        return step
+        return with_residual(step, layout)
     if layout.hand_axes and (step.parts > 1 or asked.compress is not None or layout.sizes["replica"] > 1):
         _require_parts(step, "compress=" if asked.compress else 'a replica axis ("mics")')
         step = _by_hand(step, layout)

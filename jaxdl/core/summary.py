@@ -60,7 +60,7 @@ class ProgramReport:
         ]
         if self.mesh:
             lines.append(f"on each device of {' x '.join(f'{axis}={size}' for axis, size in self.mesh.items())}")
-        lines += [f"whole: {note}" for note in self.notes]
+        lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
 
 

@@ -28,8 +28,8 @@ class Tracing:
         pipeline: how layers run over "stage"; None where that axis has size 1.
         context: how many devices share a sequence.
         remat: what layers compute again, by name; None: as the model says.
-        used: which of "stage", "context" and "remat" a model has acted on; what was asked for and is not in it at the
-            end did nothing, and is refused.
+        used: which of "stage", "context", "expert" and "remat" a model has acted on; what was asked for and is not in
+            it at the end did nothing, and is refused.
         reduce_axes: mesh axes that split the batch by hand here (inside pmap): statistics of a batch are averaged over
             them. () where XLA does it, or where the batch is split on purpose (accumulation).
     """

@@ -123,8 +123,8 @@ class Layout:
         Raises:
             ValueError: parameters are to be split by a table that the model lacks, or a rule does not fit one.
         """
-        if self.mesh.size == 1:
-            return jax.tree.map(lambda _: self.replicated, tree)
+        if self.mesh.size == 1 or (self.parallel is not None and self.parallel.by_pmap):
+            return self.whole(tree)
         self._require_table()
         params = {path: tuple(leaf.shape) for path, leaf in _paths(tree.params)}
         in_order = sorted(params, key=len, reverse=True)
@@ -227,17 +227,23 @@ class Layout:
         """A sentence where something was asked for that no model has acted on; after tracing.
 
         Raises:
-            ValueError: `stage`, `context` or `remat` did nothing.
+            ValueError: `stage`, `context`, `expert` or `remat` did nothing.
         """
-        asked = {name for name in ("stage", "context") if self.sizes[name] > 1}
+        asked = {name for name in ("stage", "context", "expert") if self.sizes[name] > 1}
         if self.parallel is not None and self.parallel.remat not in (None, "none"):
             asked.add("remat")
         for name in sorted(asked - self._used):
             means = {
                 "stage": "runs its layers as a pipeline",
                 "context": "splits its sequence, of a length that divides",
+                "expert": "has a mixture of experts",
                 "remat": "can compute its layers again",
             }[name]
+            if name == "expert":
+                raise ValueError(
+                    f"Parallel({name}=...) did nothing: this model does not say that it {means}; "
+                    'jaxdl.create_model("gpt", experts=8) has one, and so has a model with nn.MixtureOfExperts'
+                )
             raise ValueError(
                 f"Parallel({name}=...) did nothing: this model does not say that it {means}; models whose layers are "
                 "an nn.Stack do (the Transformers of jaxdl.create_model)"

@@ -123,7 +123,7 @@ class Rules:
         if size == 1 or any(axis in _axes(part) for part in parts):
             return ()
         if math.prod(shape) < least:
-            return (f"{path} {list(shape)}: fewer than {least} elements: whole on each device of {axis}",)
+            return (f"{path} {list(shape)} has fewer than {least} elements: whole on each device of {axis}",)
 
         def left(number: int) -> int:
             return shape[number] // math.prod(self.sizes[a] for a in _axes(parts[number]))
@@ -132,7 +132,7 @@ class Rules:
         # a dimension that is whole is better than one that is split already, for it moves nothing
         free.sort(key=lambda n: (parts[n] is not None, -left(n), n))
         if not free:
-            return (f"{path} {list(shape)}: no dimension divides by {axis}={size}: whole on each of its devices",)
+            return (f"{path} {list(shape)}: no dimension divides by {axis}={size}, so it is whole on each device",)
         parts[free[0]] = _part((*_axes(parts[free[0]]), axis))
         return ()
 

@@ -250,3 +250,25 @@ def test_fit_evaluates_and_predicts_on_the_mesh_as_on_one_device() -> None:
         assert run.metrics[name] == pytest.approx(value, rel=1e-5), name
     np.testing.assert_allclose(run.predict(test), expected.predict(test), atol=1e-5)
     assert run.evaluate(test)["accuracy"] == expected.evaluate(test)["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("parallel", "parts"),
+    [("ddp", 1), ("pmap", 1), ("mics", 2), (Parallel("pmap", compress="int8"), 2)],
+    ids=["ddp", "pmap", "mics in parts", "pmap int8 in parts"],
+)
+def test_recurrent_carries_stay_with_their_rows(parallel: Any, parts: int) -> None:
+    tokens = np.random.default_rng(0).integers(0, 20, 2000).astype(np.int32)
+    model = jaxdl.create_model("lstm_language_model", num_classes=20, width=8, depth=1, stateful=True)
+
+    def fit(parallel: Any, parts: int) -> Any:
+        return jaxdl.fit(
+            jaxdl.tasks.language_model(model), jaxdl.data.TokenStreams(tokens, 16, 8), steps=6, parallel=parallel,
+            optimizer=jaxdl.optim.sgd(0.5), accumulate=parts, verbose=0,
+        )  # fmt: skip
+
+    run, expected = fit(parallel, parts), fit(None, 1)
+    close = 1e-5 if not isinstance(parallel, Parallel) else 1e-3
+    assert largest_difference(run.state.model_state, expected.state.model_state) < close
+    assert largest_difference(run.state.params, expected.state.params) < close
+    assert float(np.abs(jax.tree.leaves(jax.device_get(run.state.model_state["carry"]))[0]).max()) > 0
