@@ -4,8 +4,9 @@
         record = random_flip_boxes(random_box_crop(random_expand(record, rng), rng), rng)
         return {**record, "x": photometric_distortion(record["x"], rng)}
 
-x is [height, width, 3] and keeps its shape; boxes are [G, 4] corners in pixels, labels [G] with -1 for padding, and
-every other column of length G (difficult) follows its box. Each function draws from `rng` alone.
+x is [height, width, 3] and keeps its shape; boxes are [G, 4] corners in pixels, labels [G] with -1 for padding. The
+columns difficult, crowd, ignore and area [G] follow their boxes, an area in proportion to what is left of its box; no
+other column is changed. Each function draws from `rng` alone.
 
 Source: Liu et al., "SSD: Single Shot MultiBox Detector", 2016, section 2.2 and 3.6.
 """
@@ -57,7 +58,8 @@ def random_expand(
     canvas[top : top + inner[0], left : left + inner[1]] = _resized(image, inner)
     scale = np.array([inner[1] / width, inner[0] / height] * 2, boxes.dtype)
     moved = boxes * scale + np.array([left, top, left, top], boxes.dtype)
-    return {**record, "x": canvas, "boxes": np.where((labels >= 0)[:, None], moved, boxes)}
+    changed = {**record, "x": canvas, "boxes": np.where((labels >= 0)[:, None], moved, boxes)}
+    return _with_areas(changed, labels >= 0, scale[0] * scale[1])
 
 
 def random_box_crop(
@@ -137,9 +139,22 @@ def _cropped(record: Mapping[str, Any], window: np.ndarray, stays: np.ndarray) -
         "labels": np.where(there, record["labels"][order], -1).astype(record["labels"].dtype),
     }
     for name, value in record.items():
-        if name not in changed and name in ("difficult", "crowd", "ignore", "area"):
+        if name in ("difficult", "crowd", "ignore", "area"):
             changed[name] = np.where(there, value[order], 0).astype(value.dtype)
-    return {**record, **changed}
+    left_over = _sizes(cut)[order] / np.maximum(_sizes(boxes)[order], np.finfo(np.float32).tiny)
+    return _with_areas({**record, **changed}, there, left_over * scale[0] * scale[1])
+
+
+def _sizes(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(1)
+
+
+def _with_areas(record: Record, real: np.ndarray, factor: np.ndarray) -> Record:
+    """The record with its areas, where it has any, times the factor."""
+    if "area" not in record:
+        return record
+    area = record["area"]
+    return {**record, "area": np.where(real, area * factor, area).astype(area.dtype)}
 
 
 def _centred(boxes: np.ndarray, window: np.ndarray) -> np.ndarray:

@@ -147,6 +147,19 @@ def test_crops_overlap_as_asked_and_boxes_that_go_become_padding():
     np.testing.assert_array_equal(whole["x"], scene(0)["x"])
 
 
+@pytest.mark.parametrize("change", [random_flip_boxes, random_expand, random_box_crop])
+def test_areas_stay_those_of_their_boxes(change):
+    changed = 0
+    for seed in range(40):
+        before = scene(seed)
+        before["area"] = (before["boxes"][:, 2:] - before["boxes"][:, :2]).prod(1)
+        after = change(before, np.random.default_rng(seed))
+        area = (after["boxes"][:, 2:] - after["boxes"][:, :2]).prod(1)
+        np.testing.assert_allclose(after["area"], np.where(after["labels"] >= 0, area, 0), rtol=1e-4)
+        changed += not np.allclose(after["area"], before["area"])
+    assert changed == 0 if change is random_flip_boxes else changed > 10
+
+
 def test_photometric_distortion_keeps_dtype_and_range_and_grey_stays_grey():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
