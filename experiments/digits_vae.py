@@ -7,8 +7,9 @@ Cost
     10 CPU-seconds (jax 0.10.2, two cores of an AMD EPYC).
 
 Result
-    23.62 nats a digit held out (reconstruction 20.93, divergence 2.69), and 0.753 of the digits have the label of their
-    nearest neighbour in the plane. One seed; network, learning rate and number of epochs were not searched.
+    24.5 nats a digit held out (reconstruction 21.8, divergence 2.69), over 64 draws of the latents of each; 23.62 from
+    their mean, which is no bound. 0.753 of the digits have the label of their nearest neighbour in the plane. One seed;
+    network, learning rate and number of epochs were not searched.
 
 The data ship with jaxdl: 1,797 digits of 8 x 8 pixels, 1,437 to train on and 360 held out. The bound is in nats, pixels
 as probabilities of a Bernoulli; no label is seen in training. The accuracy is that of the nearest training digit in the
@@ -28,9 +29,9 @@ import numpy as np
 
 import jaxdl
 from jaxdl import optim
-from jaxdl.models.vae import generate
+from jaxdl.models.vae import generate, negative_bound
 
-GOAL = 24.0  # nats
+GOAL = 25.0  # nats
 GRID = 12
 
 
@@ -52,23 +53,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seed=options.seed,
     )
     tested = run.evaluate(held_out)
+    variables = {"params": run.state.params}
+    scaled = np.asarray(held_out["x"], np.float32)
+    bound = float(negative_bound(model, variables, scaled, jax.random.key(options.seed), draws=64).mean())
     seen, asked = run.predict(train)["mean"], run.predict(held_out)["mean"]
     nearest = ((asked[:, None] - seen[None]) ** 2).sum(-1).argmin(1)
     accuracy = float((train["y"][nearest] == held_out["y"]).mean())
-    print(
-        f"bound {tested['loss']:.2f} nats: reconstruction {tested['reconstruction']:.2f}, divergence {tested['kl']:.2f}"
-    )
+    print(f"bound {bound:.2f} nats: reconstruction {bound - tested['kl']:.2f}, divergence {tested['kl']:.2f}")
+    print(f"from the mean of the latents, which is no bound: {tested['loss']:.2f} nats")
     print(f"the nearest digit of the latent plane has the same label for {accuracy:.3f} of the digits held out")
     print(f"{time.process_time():.0f} CPU-seconds in all")
-    variables = {"params": run.state.params}
     if run.folder is not None:
         print(f"the plane is drawn in {draw(model, variables, Path(run.folder.path))}")
     drawn = np.asarray(generate(model, variables, jax.random.key(options.seed), 16))
     if not (drawn.min() >= 0 and drawn.max() <= 1):
         print("draws are no probabilities", file=sys.stderr)
         return 1
-    if options.epochs is None and tested["loss"] > GOAL:
-        print(f"the bound {tested['loss']:.2f} is above {GOAL}", file=sys.stderr)
+    if options.epochs is None and bound > GOAL:
+        print(f"the bound {bound:.2f} is above {GOAL}", file=sys.stderr)
         return 1
     return 0
 

@@ -8,15 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdl import nn
 from jaxdl.core.task import Array, Batch, Context, Loss, Task, Variables
 from jaxdl.metrics import MeanOf
-from jaxdl.models.vae import gaussian_kl
+from jaxdl.models.vae import LIKELIHOODS, gaussian_kl, reconstruction_cost
 from jaxdl.nn.networks import linen_network
 from jaxdl.nn.precision import widened
 from jaxdl.tasks_network import init_of, run_network, scaled
-
-LIKELIHOODS = ("bernoulli", "gaussian")
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,8 @@ def vae(model: Any, *, likelihood: str = "bernoulli", beta: float = 1.0, warmup:
 
         -log p(x | z) + beta * KL(q(z | x) || N(0, 1)),   z drawn from q in training, its mean otherwise
 
-    Both terms are sums (over the numbers of x, over the latents); the loss is their mean over the batch.
+    Both terms are sums (over the numbers of x, over the latents); the loss is their mean over the batch. With the mean
+    for z, an evaluation's loss is no bound, and mostly below it: for one, see `jaxdl.models.vae.negative_bound`.
 
     Args:
         model: such as `vae` or `conv_vae`: a linen module, x -> {"reconstruction", "mean", "logvar"}.
@@ -61,10 +59,7 @@ def vae(model: Any, *, likelihood: str = "bernoulli", beta: float = 1.0, warmup:
 
     def loss(variables: Variables, batch: Batch, context: Context) -> Loss:
         outputs, state = run_network(network, variables, batch["x"], context)
-        x = widened(scaled(batch["x"], {}))
-        given = outputs["reconstruction"]
-        cost = nn.sigmoid_cross_entropy(given, x) if likelihood == "bernoulli" else 0.5 * nn.squared_error(given, x)
-        reconstruction = jnp.sum(cost.reshape(cost.shape[0], -1), axis=-1)
+        reconstruction = reconstruction_cost(outputs["reconstruction"], scaled(batch["x"], {}), likelihood)
         divergence = gaussian_kl(outputs["mean"], outputs["logvar"])
         factor = jnp.asarray(context.hyper.get("beta", beta), jnp.float32)
         if context.train and warmup:

@@ -12,8 +12,9 @@ from jaxdl import nn, tasks
 from jaxdl.core.keys import step_key
 from jaxdl.core.task import Context, Hyper
 from jaxdl.models import create_model
-from jaxdl.models.vae import gaussian_kl, generate
+from jaxdl.models.vae import gaussian_kl, generate, negative_bound
 
+KEY = jax.random.key(3)
 TINY = {"shape": (8, 8, 1), "latents": 3, "widths": (16,)}
 
 
@@ -74,6 +75,42 @@ def test_the_loss_is_a_sum_over_pixels_and_latents_for_each_example(likelihood):
     expected = cost.reshape(4, -1).sum(1) + 0.5 * np.asarray(gaussian_kl(outputs["mean"], outputs["logvar"]))
     assert loss.value.shape == (4,) and loss.weight is None
     np.testing.assert_allclose(loss.value, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "likelihood"), [("vae", "bernoulli"), ("vae", "gaussian"), ("conv_vae", "bernoulli")])
+def test_the_bound_is_the_mean_over_the_latents_and_not_their_mean(name, likelihood):
+    """By an integral over one latent number that is far from certain."""
+    model, variables, x = started(name, latents=1)
+    mean, logvar = model.apply(variables, x, method="encode")
+    z = np.linspace(-7, 7, 1001)
+    weight = np.exp(-(z**2) / 2) / np.exp(-(z**2) / 2).sum()
+    latents = np.asarray(mean)[:, 0] + np.exp(np.asarray(logvar)[:, 0] / 2) * z[:, None]
+    given = np.asarray(
+        jax.jit(lambda z: model.apply(variables, z, method="decode"))(np.float32(latents.reshape(-1, 1)))
+    )
+    given, target = np.float64(given).reshape(1001, 4, -1), np.asarray(x, np.float64).reshape(4, -1)
+    cost = np.logaddexp(0, given) - target * given if likelihood == "bernoulli" else (given - target) ** 2 / 2
+    integral = weight @ cost.sum(-1)
+    deviation = np.sqrt(weight @ (cost.sum(-1) - integral) ** 2)
+    expected = integral + np.asarray(gaussian_kl(mean, logvar), np.float64)
+    draws = 4000
+    bound = jax.jit(lambda x: negative_bound(model, variables, x, KEY, draws=draws, likelihood=likelihood))
+    assert (np.abs(np.asarray(bound(x)) - expected) < 4 * deviation / np.sqrt(draws)).all()
+    evaluated = np.asarray(tasks.vae(model, likelihood=likelihood).loss(variables, {"x": x}, context(False)).value)
+    assert (np.abs(evaluated - expected) > 8 * deviation / np.sqrt(draws)).all(), "the loss of an evaluation is another"
+
+
+def test_the_bound_takes_bytes_and_refuses_what_is_no_bound():
+    model, variables, x = started()
+    pixels = jnp.rint(x * 255).astype(jnp.uint8)
+    both = [
+        negative_bound(model, variables, given, KEY, draws=2) for given in (pixels, pixels.astype(jnp.float32) / 255)
+    ]
+    np.testing.assert_allclose(*both, rtol=1e-6)
+    with pytest.raises(ValueError, match="1 draw or more"):
+        negative_bound(model, variables, x, KEY, draws=0)
+    with pytest.raises(ValueError, match="no likelihood 'poisson'"):
+        negative_bound(model, variables, x, KEY, likelihood="poisson")
 
 
 def test_beta_grows_in_training_only_and_hyper_overrides_it():
