@@ -33,7 +33,7 @@ def two_tower(
         model: such as `two_tower`: a linen module, {"query", "item"} -> {"query", "item"}, vectors of length 1.
         temperature: what cosines are divided by; `hyper` "temperature" overrides it.
         item_probability: [items], the share of each item id in the data, above 0 for those that occur; or a column
-            "log_q" [batch] with the logarithm. Neither: no correction.
+            "log_q" [batch] with the logarithm. Neither: no correction. An id beyond the table makes the loss NaN.
         k: of the metric "recall_at_k": is the item among the k best of its batch? Of all items it is smaller; see
             `jaxdl.models.two_tower.retrieve`.
 
@@ -74,7 +74,10 @@ def two_tower(
         if log_q is not None:
             if ids is None:
                 raise ValueError("two_tower: item_probability needs item ids: items that are ids, or a column item_id")
-            correction = jnp.asarray(log_q)[ids]
+            items = getattr(model, "items", None)
+            if "item_id" not in batch and items is not None and len(log_q) != items:
+                raise ValueError(f"two_tower: item_probability has {len(log_q)} shares for {items} items")
+            correction = jnp.asarray(log_q).at[ids].get(mode="fill", fill_value=jnp.nan)
         if correction is not None:
             scores = scores - correction.astype(scores.dtype)[None, :]
         hidden = jnp.full_like(scores, _NEVER)

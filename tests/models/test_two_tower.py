@@ -92,6 +92,11 @@ def test_popular_items_are_corrected_for():
     column = {"x": X, "log_q": jnp.log(jnp.asarray(shares, jnp.float32))[X[:, 1]]}
     plain = tasks.two_tower(model, temperature=0.2)
     np.testing.assert_allclose(value(plain, variables, column).value, expected, rtol=1e-4)
+    few = tasks.two_tower(model, item_probability=[0.5, 0.25, 0.25])
+    with pytest.raises(ValueError, match="item_probability has 3 shares for 9 items"):
+        value(few, variables, {"x": X})
+    named = {"x": X, "item_id": jnp.asarray([0, 1, 2, 3, 0], jnp.int32)}
+    assert np.isnan(value(few, variables, named).value).all(), "an item that the table does not know is no other one"
     with pytest.raises(ValueError, match="with a sum of 1"):
         tasks.two_tower(model, item_probability=[0.5, 0.9])
 
