@@ -75,6 +75,7 @@ def _drop(module: linen.Module, rate: float | Array, x: Array, draws: tuple[int,
             return x
     if not train:
         return x
-    keep = 1.0 - jnp.clip(jnp.asarray(rate, dtype=jnp.float32), 0.0, 0.99)
+    dropped = jnp.asarray(rate, dtype=jnp.float32)
+    keep = 1.0 - (dropped if isinstance(rate, (int, float)) else jnp.clip(dropped, 0.0, 0.99))
     kept = jax.random.bernoulli(module.make_rng("dropout"), keep, draws)
     return jnp.where(kept, x / keep.astype(x.dtype), jnp.zeros((), x.dtype))

@@ -39,11 +39,15 @@ class Embed(linen.Module):
         self.embedding = self.param("embedding", self.embedding_init, shape, jnp.float32)
 
     def __call__(self, ids: Array) -> Array:
-        """ids: [...] integers; returns [..., features] in the dtype of the parameter. TypeError for other dtypes."""
+        """ids: [...] integers; returns [..., features] in the dtype of the parameter. TypeError for other dtypes.
+
+        An id outside [0, num_embeddings) gives NaN, since any vector would be a wrong one.
+        """
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise TypeError(f"an embedding looks up integers, not {ids.dtype}: cast the ids, or use a Dense")
         # a table in parts is gathered first: XLA looks up in parts only by detours, and in a shard_map not at all
-        vectors = jnp.take(gathered(self.embedding), ids, axis=0)
+        rows_of = gathered(self.embedding).at[ids]
+        vectors = rows_of.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
         if self.is_initializing() or not self.is_mutable_collection("lookups"):
             return vectors
         earlier = self.get_variable("lookups", "ids", ())

@@ -44,6 +44,11 @@ def test_a_traced_rate_equals_the_static_one(kind):
     assert np.asarray(traced == 0).any()
 
 
+def test_a_python_rate_near_one_is_taken_as_it_is():
+    y = np.asarray(_drop(0.998, jnp.ones(50_000)))
+    np.testing.assert_allclose(y[y != 0], 500, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", [Dropout, SpatialDropout, StochasticDepth])
 def test_python_zero_and_evaluation_are_the_identity_and_need_no_key(kind):
     x = jnp.ones((2, 3))

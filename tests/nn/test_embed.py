@@ -48,6 +48,17 @@ def test_embed_looks_up_rows_and_attends_with_the_same_table():
         module.apply(variables, x)
 
 
+def test_an_id_outside_the_table_is_nobodys_vector():
+    embed, table = nn.Embed(300, 2), _draw(300, 2)
+    look = jax.jit(lambda table, ids: embed.apply({"params": {"embedding": table}}, ids))
+    found = look(table, jnp.array([-1, -300, 300, 299]))
+    np.testing.assert_array_equal(np.isnan(found).all(-1), [True, True, True, False])
+    for dtype in (jnp.uint8, jnp.int8, jnp.uint32):
+        np.testing.assert_array_equal(look(table, jnp.array([0, 100], dtype)), table[jnp.array([0, 100])])
+    slopes = jax.grad(lambda table: jnp.sum(look(table, jnp.array([1, -1]))))(table)
+    np.testing.assert_array_equal(np.flatnonzero(np.asarray(slopes[:, 0])), [1])
+
+
 def test_sinusoidal_positions_are_the_formula():
     table = np.asarray(nn.sinusoidal_positions(50, 8, interleaved=True))
     for t in (0, 1, 49):
