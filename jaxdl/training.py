@@ -42,6 +42,7 @@ class Sums:
         self.skipped = int(saved.get("skipped", 0))
         self.seconds = float(saved.get("seconds", 0.0))
         self.metrics = {name: np.asarray(value) for name, value in saved.get("metrics", {}).items()}
+        self.shown: dict[str, float] = dict(saved.get("shown", {}))
 
     def add(self, report: Report) -> None:
         """One dispatch more."""
@@ -53,6 +54,10 @@ class Sums:
         self.loss += total
         self.weight += float(weight.sum())
         self.skipped += int(report.scalars["skipped"].sum()) if "skipped" in report.scalars else 0
+        for name, numbers in report.scalars.items():
+            if name.startswith("shown/"):
+                mean = np.dot(numbers[weight > 0].astype(np.float64), weight[weight > 0])
+                self.shown[name] = self.shown.get(name, 0.0) + float(mean)
         for name, value in report.sums.items():
             self.metrics[name] = self.metrics[name] + value if name in self.metrics else value
 
@@ -60,7 +65,7 @@ class Sums:
         """For a checkpoint's manifest."""
         metrics = {name: value.tolist() for name, value in self.metrics.items()}
         return {"loss": self.loss, "weight": self.weight, "skipped": self.skipped, "seconds": self.seconds,
-                "metrics": metrics}  # fmt: skip
+                "metrics": metrics, "shown": self.shown}  # fmt: skip
 
 
 class Training:
@@ -226,6 +231,7 @@ class Training:
         else:
             record["train:loss"] = sums.loss / sums.weight if sums.weight else float("nan")
             record |= self._train_metrics()
+            record |= {f"train:{name[6:]}": total / sums.weight for name, total in sums.shown.items() if sums.weight}
         record |= self._extras(step)
         if sums.skipped:
             record["train:skipped"] = sums.skipped

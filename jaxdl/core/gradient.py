@@ -169,7 +169,8 @@ def gradient_step(
         preds, target = preds_and_target(loss.outputs, batch)
         given = {"preds": _float32(preds), "target": target, "weight": metric_weights(loss.outputs, batch, weights)}
         states = {m.name: m.update(m.init(), **given, **columns_of(m, batch)) for m in metrics}
-        sums = {"gradient": gradient, "loss": total, "metrics": states}
+        shown = {name: value.astype(jnp.float32) * weight for name, value in loss.shown.items()}
+        sums = {"gradient": gradient, "loss": total, "metrics": states, "shown": shown}
         return Measure(sums, weight, new_state, rows, Alike(loss.weight is None))
 
     def apply(state: State, measured: Measure) -> tuple[State, Report]:
@@ -178,6 +179,7 @@ def gradient_step(
         gradient = jax.tree.map(lambda g: g * scale.astype(g.dtype), measured.total["gradient"])
         loss = measured.total["loss"] * scale
         scalars = {"loss": loss, "weight": measured.weight}
+        scalars |= {f"shown/{name}": value * scale for name, value in measured.total["shown"].items()}
         held = freezing.frozen(state.params) if freezing else None
         gradient, norm = regularise(gradient, state.params, state.hyper, report_norm, held)
         if report_norm:

@@ -58,6 +58,8 @@ class Loss(NamedTuple):
             {"batch_stats": ...}; rows that follow their examples (recurrent carries) stand under "carry".
         extra: scalar terms that are no sum over examples (a prior's KL, an expert-balance loss), each already times its
             own factor; they are added to the mean.
+        shown: scalar numbers that are not learned from but worth seeing (the share of tokens that experts dropped):
+            the history of fit has their mean over an epoch as "train:<name>".
     """
 
     value: Array
@@ -65,6 +67,7 @@ class Loss(NamedTuple):
     outputs: PyTree
     model_state: PyTree
     extra: Mapping[str, Array] = {}
+    shown: Mapping[str, Array] = {}
 
 
 class Hyper(Mapping[str, Array]):
