@@ -96,13 +96,24 @@ def regression(model: Any, *, loss: str | LossFunction = "squared") -> Task:
     return _supervised(network, kind)
 
 
-def language_model(model: Any, *, pad: int | None = None, label_smoothing: float = 0.0) -> Task:
+def language_model(
+    model: Any,
+    *,
+    pad: int | None = None,
+    label_smoothing: float = 0.0,
+    balance: float = 0.01,
+    router_z: float = 0.001,
+) -> Task:
     """The next token, or a token per position: softmax cross-entropy, averaged over the tokens that are no padding.
 
     Args:
-        model: a linen module; integer tokens [batch, T] -> logits [batch, T, vocabulary].
+        model: a linen module; integer tokens [batch, T] -> logits [batch, T, vocabulary], or, in training, a mapping
+            {"logits", "balance", "router_z", "dropped"}, as `gpt` with `experts` gives.
         pad: the token number of padding: it is never a target. None: nothing is padding.
         label_smoothing: as in `classification`.
+        balance, router_z: factors of a mixture's load-balance loss and router z-loss, which training adds to the loss;
+            `hyper` "balance" and "router_z" override them. The history has both without their factors, and the share
+            of choices that found no place, as "train:balance", "train:router_z" and "train:dropped".
 
     Batch:
         x: [batch, T] integers. Without "y" the targets are x moved by one: the model reads x[:, :-1]. With "y"
@@ -117,6 +128,8 @@ def language_model(model: Any, *, pad: int | None = None, label_smoothing: float
     from jaxdl.metrics import Accuracy
 
     _check_fraction("label_smoothing", label_smoothing)
+    _check_factor("balance", balance)
+    _check_factor("router_z", router_z)
     network = linen_network(model)
 
     def readable(tokens: Array) -> Array:
@@ -130,13 +143,15 @@ def language_model(model: Any, *, pad: int | None = None, label_smoothing: float
         inputs, targets = (batch["x"][:, :-1], batch["x"][:, 1:]) if shifted else (batch["x"], batch["y"])
         if context.train and "carry" in variables and "start" in batch:
             variables = {**variables, "carry": nn.clear_carry(variables["carry"], batch["start"])}
-        logits, state = run_network(network, variables, readable(inputs), context)
+        outputs, state = run_network(network, variables, readable(inputs), context)
+        logits, extra, shown = _with_experts(outputs, context, {"balance": balance, "router_z": router_z})
         targets = _labels(targets, "language_model")
         counted = None if pad is None else targets != pad
         if "mask" in batch:
             mask = batch["mask"][:, 1:] if shifted else batch["mask"]
             counted = mask.astype(jnp.bool_) if counted is None else counted & mask.astype(jnp.bool_)
-        return _masked_loss(logits, targets, counted, _smoothing(context, label_smoothing), state)
+        found = _masked_loss(logits, targets, counted, _smoothing(context, label_smoothing), state)
+        return found._replace(extra=extra, shown=shown)
 
     def predict(variables: Variables, batch: Batch) -> Array:
         logits, _ = run_network(network, variables, readable(batch["x"]), None)
@@ -343,6 +358,20 @@ def _cross_entropy(outputs: PyTree, labels: Array, smoothing: float | Array, aux
         _check_classes(aux, labels.shape)
         value = value + aux_weight * nn.softmax_cross_entropy(aux, labels, label_smoothing=smoothing)
     return logits, value
+
+
+def _with_experts(
+    outputs: PyTree, context: Context, factors: Mapping[str, float]
+) -> tuple[PyTree, dict[str, Array], dict[str, Array]]:
+    """Logits, the terms of the loss that a mixture of experts adds, and what to show of it."""
+    if not (isinstance(outputs, Mapping) and "balance" in outputs):
+        return outputs, {}, {}
+    extra = {
+        name: outputs[name] * jnp.asarray(context.hyper.get(name, factor), jnp.float32)
+        for name, factor in factors.items()
+    }
+    shown = {name: outputs[name] for name in (*factors, "dropped")}
+    return outputs["logits"], extra, shown
 
 
 def _smoothing(context: Context, static: float) -> float | Array:

@@ -97,6 +97,10 @@ class GPT(linen.Module):
         width: features; depth: blocks; heads: of attention.
         kv_heads: heads of keys and values, fewer for grouped-query attention; None: `heads`.
         mlp_width: hidden features of a block; None: 4 * width.
+        experts: feed-forward layers in each block, of which a token visits `experts_per_token` (`nn.MixtureOfExperts`);
+            0: one that all tokens visit. In training the model then returns a mapping, see `__call__`.
+        capacity_factor, eval_capacity_factor: places of the experts, see `nn.MixtureOfExperts`.
+        pad: with `experts`, the token that pads: it takes no expert's place. None: nothing is padding.
         length: the longest text (learned and sinusoid positions).
         positions: "learned", "sinusoid", "rotary" or "none".
         norm: "layer" or "rms".
@@ -119,6 +123,11 @@ class GPT(linen.Module):
     heads: int = 12
     kv_heads: int | None = None
     mlp_width: int | None = None
+    experts: int = 0
+    experts_per_token: int = 2
+    capacity_factor: float | None = 1.25
+    eval_capacity_factor: float | None = None
+    pad: int | None = None
     length: int = 1024
     positions: str = "learned"
     norm: str = "layer"
@@ -150,6 +159,10 @@ class GPT(linen.Module):
             self.heads,
             kv_heads=self.kv_heads,
             mlp_width=self.mlp_width,
+            experts=self.experts,
+            experts_per_token=self.experts_per_token,
+            capacity_factor=self.capacity_factor,
+            eval_capacity_factor=self.eval_capacity_factor,
             causal=True,
             window=self.window,
             rotary_base=10_000.0 if self.positions == "rotary" else None,
@@ -168,7 +181,15 @@ class GPT(linen.Module):
             kernel_init = linen.initializers.normal(0.02)
             self.head = nn.Dense(self.num_classes, use_bias=False, kernel_init=kernel_init, name="logits")
 
-    def __call__(self, tokens: Array, *, train: bool, padding: Array | None = None, cache: Cache | None = None) -> Any:
+    def __call__(
+        self,
+        tokens: Array,
+        *,
+        train: bool,
+        padding: Array | None = None,
+        cache: Cache | None = None,
+        mask: Array | None = None,
+    ) -> Any:
         """Logits of the token after each.
 
         Args:
@@ -176,23 +197,44 @@ class GPT(linen.Module):
             padding: [batch, length] bool, True where a token is real; needed only where padding comes before the
                 text, since no token sees a later one.
             cache: `decoder`'s: the tokens go on from what it holds.
+            mask: [batch] bool, False for rows that only fill the batch up: with `experts` they take no place.
 
         Returns:
-            [batch, length, num_classes]; with a cache also the cache after them.
+            [batch, length, num_classes]; with a cache also the cache after them. With `experts`, in training and
+            without a cache, a mapping: "logits", and the means over the blocks "balance" and "router_z" (see
+            `nn.Routing`), and "dropped", the share of the choices that found no place.
         """
         stages = Stages(self, self.features, known=("embedding", "hidden", "final"))
         index = 0 if cache is None else cache.filled
         x = self.drop(self.input(tokens, index), train=train)
         x = stages.reached("embedding", x)
         batched = {} if padding is None else {"padding": padding}
-        x, cache = run_cached(self.blocks, x, cache, train=train, batched=batched)
+        if self.experts:
+            batched["routed"] = self._routed(tokens, padding, mask)
+        routing: Any = None
+        if self.experts and train and cache is None and not self.is_initializing():
+            x, routing = self.blocks(x, train=train, batched=batched)
+        else:
+            x, cache = run_cached(self.blocks, x, cache, train=train, batched=batched)
         x = stages.reached("hidden", x)
         x = stages.reached("final", self.last_norm(x))
         if stages.complete:
             return stages.kept
         logits = self.input.logits(x) if self.tied else self.head(x)
         logits = constrain(logits, "batch", "length", "vocab")
+        if routing is not None:
+            dropped = jnp.sum(routing.dropped) / jnp.maximum(jnp.sum(routing.choices), 1.0)
+            losses = {"balance": jnp.mean(routing.balance), "router_z": jnp.mean(routing.router_z)}
+            return {"logits": logits, **losses, "dropped": dropped}
         return logits if cache is None else (logits, cache)
+
+    @linen.nowrap
+    def _routed(self, tokens: Array, padding: Array | None, mask: Array | None) -> Array:
+        """[batch, length] bool: the tokens that experts serve."""
+        real = jnp.ones(tokens.shape, jnp.bool_) if self.pad is None else tokens != self.pad
+        if padding is not None and padding.shape == tokens.shape:
+            real = real & padding
+        return real if mask is None else real & mask[:, None]
 
     @linen.nowrap
     def decoder(self, variables: Any, batch: int, length: int) -> tuple[Step, Cache]:
@@ -209,6 +251,7 @@ class GPT(linen.Module):
         Raises:
             ValueError: more than the model has positions.
         """
+        check_length(self, length)
         kv_heads = self.heads if self.kv_heads is None else self.kv_heads
         dtype = jax.tree.leaves(variables["params"])[0].dtype
         cache = empty_cache(self.depth, batch, length, kv_heads, self.width // self.heads, dtype)
@@ -218,6 +261,12 @@ class GPT(linen.Module):
             return logits[:, 0], cast(Cache, moved)
 
         return step, cache
+
+
+def check_length(model: Any, length: int) -> None:
+    """Refuse texts longer than a model's learned or sinusoid positions."""
+    if model.positions in ("learned", "sinusoid") and length > model.length:
+        raise ValueError(f"a text of {length} tokens is longer than the model's {model.length} positions")
 
 
 def run_cached(
@@ -258,7 +307,6 @@ class TransformerEncoder(linen.Module):
         width, depth, heads, kv_heads, mlp_width, length, positions, norm, activation, use_bias, window, dropout,
             attention_dropout, remat, unroll, implementation: see `GPT`; `window` looks both ways.
         norm_first: norms before the parts of a block and one at the end (True), or after each sum (False).
-        check_length(self, length)
         pad: the token that pads; None: nothing is padding.
         pool: "mean" of the real tokens, the "first" token, or "none": logits for each token.
         features: return these stages by name instead: "embedding", "hidden" (after the blocks), "final",
@@ -270,12 +318,6 @@ class TransformerEncoder(linen.Module):
     num_classes: int
     vocabulary: int = 32_000
     width: int = 512
-def check_length(model: Any, length: int) -> None:
-    """Refuse texts longer than a model's learned or sinusoid positions."""
-    if model.positions in ("learned", "sinusoid") and length > model.length:
-        raise ValueError(f"a text of {length} tokens is longer than the model's {model.length} positions")
-
-
     depth: int = 6
     heads: int = 8
     kv_heads: int | None = None

@@ -10,6 +10,7 @@ from jaxdl.nn.dense import Dense
 from jaxdl.nn.dropout import Dropout, SpatialDropout, StochasticDepth
 from jaxdl.nn.embed import Embed, LearnedPositions, rotary, sinusoidal_positions
 from jaxdl.nn.excite import SqueezeExcite
+from jaxdl.nn.experts import MixtureOfExperts, Routing
 from jaxdl.nn.light_keys import light_key
 from jaxdl.nn.losses import (
     absolute_error,
@@ -66,9 +67,11 @@ __all__ = [
     "LayerNorm",
     "LearnedPositions",
     "LocalResponseNorm",
+    "MixtureOfExperts",
     "PReLU",
     "RMSNorm",
     "RNNAttention",
+    "Routing",
     "SpatialDropout",
     "SqueezeExcite",
     "Stack",

@@ -15,6 +15,7 @@ from jaxdl.nn.activations import activation
 from jaxdl.nn.attention import Attention
 from jaxdl.nn.dense import Dense
 from jaxdl.nn.dropout import Dropout
+from jaxdl.nn.experts import MixtureOfExperts, Routing
 from jaxdl.nn.norm import LayerNorm, RMSNorm
 from jaxdl.nn.tap import tap
 from jaxdl.parallel import constrain
@@ -91,6 +92,8 @@ class TransformerBlock(linen.Module):
         width: features of x.
         heads, kv_heads, head_size, causal, window, rotary_base, implementation: see `Attention`.
         mlp_width: hidden features; None: 4 * width.
+        experts: of the mixture that takes the place of the feed-forward layer; 0: there is none.
+        experts_per_token, capacity_factor, eval_capacity_factor: see `MixtureOfExperts`.
         cross: attend to a memory too.
         norm: "layer" or "rms"; norm_epsilon: its epsilon.
         norm_first: norm before each part (True, "pre-norm") or after each sum (False, the first Transformer).
@@ -107,6 +110,10 @@ class TransformerBlock(linen.Module):
     kv_heads: int | None = None
     head_size: int | None = None
     mlp_width: int | None = None
+    experts: int = 0
+    experts_per_token: int = 2
+    capacity_factor: float | None = 1.25
+    eval_capacity_factor: float | None = None
     causal: bool = False
     window: int | None = None
     cross: bool = False
@@ -126,6 +133,7 @@ class TransformerBlock(linen.Module):
     logical_axes = (
         *((f"(attention|cross)/{path}", names) for path, names in Attention.logical_axes),
         *((f"mlp/{path}", names) for path, names in FeedForward.logical_axes),
+        *((f"experts/{path}", names) for path, names in MixtureOfExperts.logical_axes),
         ("norm[a-z_0-9]*/(scale|bias)", ("embed",)),
     )
 
@@ -150,7 +158,22 @@ class TransformerBlock(linen.Module):
             self.cross_attention = Attention(**attention, name="cross")
             self.norm_cross = norm_of(self.norm, self.norm_epsilon)
         hidden = 4 * self.width if self.mlp_width is None else self.mlp_width
-        self.mlp = FeedForward(hidden=hidden, activation=self.activation, dropout=self.mlp_dropout, **shared)
+        if self.experts:
+            if not isinstance(self.mlp_dropout, float) or self.mlp_dropout:
+                raise ValueError("a mixture of experts has no dropout on hidden features: leave mlp_dropout at 0.0")
+            self.mixture = MixtureOfExperts(
+                hidden=hidden,
+                activation=self.activation,
+                experts=self.experts,
+                k=self.experts_per_token,
+                capacity_factor=self.capacity_factor,
+                eval_capacity_factor=self.eval_capacity_factor,
+                router_init=self.kernel_init,
+                name="experts",
+                **shared,
+            )
+        else:
+            self.mlp = FeedForward(hidden=hidden, activation=self.activation, dropout=self.mlp_dropout, **shared)
         self.norm2 = norm_of(self.norm, self.norm_epsilon)
         self.drop = Dropout(self.dropout)
 
@@ -169,6 +192,7 @@ class TransformerBlock(linen.Module):
         memory_padding: Array | None = None,
         cache: KeysValues | None = None,
         index: Array | int = 0,
+        routed: Array | None = None,
     ) -> Any:
         """x: [batch, length, width].
 
@@ -178,11 +202,14 @@ class TransformerBlock(linen.Module):
             memory: with `cross`, [batch, s, features] or its `keys_values`.
             memory_padding: [batch, s] bool.
             cache, index: see `Attention`.
+            routed: with `experts`, [batch, length] bool, False where x takes no expert's place.
 
         Returns:
-            [batch, length, width]; with a cache also the new keys and values.
+            [batch, length, width]; with a cache also the new keys and values; with `experts`, in training and without
+            a cache, also the `Routing`.
         """
         new: list[Any] = []
+        routing: list[Routing] = []
 
         def attend(x: Array) -> Array:
             y = self.attention(x, train=train, padding=padding, mask=mask, cache=cache, index=index)
@@ -200,8 +227,18 @@ class TransformerBlock(linen.Module):
                 return self.cross_attention(x, memory, train=train, padding=memory_padding)
 
             x = self._beside(x, "cross_out", self.norm_cross, look, train)
-        x = self._beside(x, "mlp_out", self.norm2, lambda x: self.mlp(x, train=train), train)
-        return (x, new[0]) if new else x
+
+        def feed_forward(x: Array) -> Array:
+            if not self.experts:
+                return self.mlp(x, train=train)
+            y, done = self.mixture(x, train=train, routed=routed)
+            routing.append(done)
+            return y
+
+        x = self._beside(x, "mlp_out", self.norm2, feed_forward, train)
+        if new:
+            return x, new[0]
+        return (x, routing[0]) if routing and train else x
 
     def _beside(self, x: Array, name: str, norm: Any, part: Callable[[Array], Array], train: bool) -> Array:
         """x plus what the part makes of it, normed before or after."""

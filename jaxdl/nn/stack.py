@@ -80,7 +80,8 @@ def run_layers(
     x = pipeline(chunk, stacked_params, x, per_layer, batched, now.mesh, now.pipeline)
     if given:
         raise ValueError(
-            "in a pipeline layers hand on x and nothing else, neither caches nor captured intermediates: take stage=1"
+            "in a pipeline layers hand on x and nothing else, neither caches, nor captured intermediates, nor the "
+            "balance of experts: take stage=1"
         )
     return x, (None, {})
 

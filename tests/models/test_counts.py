@@ -79,6 +79,8 @@ COUNTS: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("gpt2_medium", {}, 354_823_168),
     ("gpt2_large", {}, 774_030_080),
     ("gpt2_xl", {}, 1_557_611_200),
+    # seven more feed-forward layers and a router in each of twelve blocks
+    ("gpt2", {"experts": 8}, 124_439_808 + 12 * (7 * (2 * 768 * 3072 + 3072 + 768) + 768 * 8)),
     ("transformer", {"num_classes": 1000}, 44_140_544 + 1000 * 512),  # torch.nn.Transformer's defaults and an embedding
     ("vit_b_16", {"num_classes": 1000}, 86_567_656),
     ("vit_b_32", {"num_classes": 1000}, 88_224_232),
