@@ -6,7 +6,9 @@ Command
     --compare trains on one device beside it and prints the difference.
 
 Cost and result
-    RESULT
+    200 steps by default. With --data DATA --steps 100 --compare, seed 0, jax 0.10.2 on eight virtual devices of a CPU:
+    fsdp: loss 2.6969, 5.5e-08 from one device (36 CPU-seconds, compilations and the comparison included);
+    fsdp=4,tensor=2: 3.3e-08 (41 CPU-seconds); stage=2,data=4,repeats=2: 1.9e-08 (63 CPU-seconds).
 
 Data: Karpathy, char-rnn, 2015: 1.1 million characters of Shakespeare's plays, in DATA/tinyshakespeare (where to get it:
 see shakespeare_gpt.py). Without --data the network learns to add numbers up, from rows made here.

@@ -15,12 +15,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxdl
 from jaxdl import fitting
 from jaxdl.metrics import Accuracy, ConfusionMatrix
-from tests.steps import counting_task, digits, mlp_task, same_bits
+from tests.steps import counting_task, digits, largest_difference, mlp_task, same_bits
 
 PER_EPOCH = 4  # 203 examples in batches of 64: 3 * 64 + 11
 
@@ -164,6 +165,11 @@ class TestNumbers:
         expected = np.average(cross_entropy(run, train)[:64], weights=whole[:64])
         assert run.metrics["train:loss"] == pytest.approx(expected, rel=1e-5)
         assert fit(steps=1, optimizer=jaxdl.optim.sgd(0.0)).metrics["train:loss"] != pytest.approx(expected, rel=1e-4)
+
+    def test_an_optimizer_that_copies_the_parameters_begins_at_start(self) -> None:
+        trained = fit(epochs=2).variables
+        moved = fit(steps=3, start=trained, optimizer=optax.contrib.schedule_free_sgd(1e-6))
+        assert largest_difference(moved.state.params, trained["params"]) < 1e-4
 
     def test_start_is_where_it_begins(self) -> None:
         start = {"params": jax.tree.map(lambda x: x + 1, fit(steps=1).state.params)}

@@ -152,6 +152,9 @@ def gradient_step(
             extra={},
         )
 
+    def renew(state: State) -> State:
+        return state.replace(opt_state=transformation(state.hyper, jnp.int32(0)).init(state.params))
+
     def measure(state: State, batch: Batch) -> Measure:
         (total, (weight, weights, loss)), gradient = jax.value_and_grad(objective, has_aux=True)(
             state.params, state, batch, True
@@ -224,6 +227,7 @@ def gradient_step(
         hyper=dict(traced.hyper) if traced else {},
         reads=reads,
         whole_batch=task.whole_batch,
+        renew=renew,
         logical_axes=task.logical_axes,
         rate=traced.rate if traced else None,
     )

@@ -20,6 +20,7 @@ from jaxdl.core.island import on_mesh
 from jaxdl.core.packing import Packed, fields_of, pack
 from jaxdl.core.plan import RunPlan, choose_plan
 from jaxdl.core.pmapped import pmapped, put_split, within_pmap
+from jaxdl.core.start import replace_start
 from jaxdl.core.state import State
 from jaxdl.core.step import Array, Report, Step, add, choose, require_step, update, zeros
 from jaxdl.core.task import PyTree, check_number
@@ -151,7 +152,9 @@ class Program:
         batch = self.feed.take(data, item)
         state = self._on_mesh.init(seed, batch, hyper)
         if self._start is not None:
-            state = _replace_start(state, self._start)
+            state = replace_start(state, self._start)
+            if self.step.renew is not None:
+                state = self.step.renew(state)
         if self.once_an_epoch:
             shapes = jax.eval_shape(self._on_mesh.measure, state, batch)
             if jax.tree.leaves(shapes.rows):
@@ -374,31 +377,3 @@ class Program:
                 f"hyper has {', '.join(map(repr, unread))}, which neither task nor optimizer reads (they read: "
                 f"{known}). A finished optax transformation has its numbers inside: use jaxdl.optim to vary them"
             )
-
-
-def _replace_start(state: State, start: Mapping[str, PyTree]) -> State:
-    """Put the caller's variables into a fresh state, leaf by leaf, refusing what does not fit."""
-    given = dict(start)
-    have = {"params": state.params, **state.model_state}
-    for name, tree in given.items():
-        if name not in have:
-            raise ValueError(f"start has a collection {name!r}; the model has {sorted(have)}")
-        old, new = jax.tree_util.tree_flatten_with_path(have[name])[0], jax.tree_util.tree_flatten_with_path(tree)[0]
-        paths_old, paths_new = (
-            {jax.tree_util.keystr(p): x for p, x in old},
-            {jax.tree_util.keystr(p): x for p, x in new},
-        )
-        if set(paths_old) != set(paths_new):
-            odd = sorted(set(paths_old) ^ set(paths_new))[0]
-            raise ValueError(f"start[{name!r}] and the model differ at {odd}: both must have the same leaves")
-        for path, leaf in paths_new.items():
-            if leaf.shape != paths_old[path].shape:
-                raise ValueError(
-                    f"start[{name!r}]{path} has shape {list(leaf.shape)}, the model's has {list(paths_old[path].shape)}"
-                )
-        # A copy that XLA must make; adding 0.0 to it would turn -0.0 into 0.0.
-        have[name] = jax.tree.map(lambda n, o: jnp.array(n, o.dtype, copy=True), tree, have[name])
-    params = have.pop("params")
-    # A moving average begins at the first parameters, which are these.
-    averages = {"average": jax.tree.map(jnp.copy, params)} if "average" in state.extra else {}
-    return state.replace(params=params, model_state=have, extra=state.extra | averages)

@@ -92,6 +92,8 @@ class Step(NamedTuple):
         whole_batch: True when a batch must not be split.
         rate: (hyper, step) -> learning rate, or None where there is none to show.
         parts: microbatches that `measure` splits a batch into.
+        renew: state -> the state whose optimizer begins at these parameters, for a training that starts from given
+            ones; None where nothing else depends on them.
         logical_axes: the model's table for its parameters, ((pattern, logical axes), ...), which `Parallel` reads.
     """
 
@@ -106,6 +108,7 @@ class Step(NamedTuple):
     whole_batch: bool = False
     rate: Callable[[Mapping[str, Array], Array], Array] | None = None
     parts: int = 1
+    renew: Callable[[State], State] | None = None
     logical_axes: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
 
 
