@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl import nn
-from jaxdl.core.task import Array, Batch, Context, Loss, PyTree, Task, Variables
+from jaxdl.core.task import Array, Batch, Context, Key, Loss, PyTree, Task, Variables
 from jaxdl.nn.networks import Network, function_network, linen_network, nnx_network
 from jaxdl.nn.precision import widened
 from jaxdl.tasks_detection import detection as detection
@@ -157,7 +157,12 @@ def language_model(
         logits, _ = run_network(network, variables, readable(batch["x"]), None)
         return jax.nn.softmax(widened(logits), axis=-1)
 
-    return Task(init_of(network, readable), loss, predict, metrics=(Accuracy(),), logical_axes=network.logical_axes)
+    def init(key: Key, batch: Batch) -> Variables:
+        # as the loss reads it: a model of so many positions trains on rows that are one token longer
+        shifted = "y" not in batch and batch["x"].ndim == 2 and batch["x"].shape[1] > 1
+        return network.init(key, readable(batch["x"][:, :-1] if shifted else batch["x"]))
+
+    return Task(init, loss, predict, metrics=(Accuracy(),), logical_axes=network.logical_axes)
 
 
 def segmentation(

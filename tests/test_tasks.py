@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+import jaxdl
 from jaxdl import tasks
 from jaxdl.core.keys import step_key
 from jaxdl.core.task import Context, Hyper, Loss, Task
@@ -343,3 +344,12 @@ def test_mistakes_get_a_sentence():
     single = tasks.classification(create_model("linear", num_classes=1))
     with pytest.raises(ValueError, match="two or more classes"):
         measured(single, start(single, _blobs()), _blobs())
+
+
+def test_a_language_model_of_so_many_positions_trains_on_rows_of_one_token_more() -> None:
+    model = jaxdl.create_model("gpt", num_classes=7, width=8, depth=1, heads=2, length=8)
+    rows = np.random.default_rng(0).integers(0, 7, (8, 9)).astype(np.int32)
+    run = jaxdl.fit(jaxdl.tasks.language_model(model), {"x": rows}, steps=1, batch_size=8, verbose=0)
+    assert np.isfinite(run.metrics["train:loss"])
+    with pytest.raises(ValueError, match=r"9 tokens are more than the 8 positions"):
+        run.predict(rows)  # which tells the token after the last one, too
