@@ -1,8 +1,9 @@
 """Measuring by hand: each device measures its part of a batch, and one reduce adds the parts up.
 
-XLA by itself would reduce inside the loop over microbatches, and knows no compression. So where a batch is accumulated,
-where groups of devices hold copies of the parameters (MiCS), and where gradients are compressed, `measure` runs in a
-shard_map that is manual over the axes with whole parameters ("replica", "data") and automatic over all others.
+XLA by itself would reduce inside the loop over microbatches, and knows no compression. So where a batch is accumulated
+or passes a pipeline, where groups of devices hold copies of the parameters (MiCS), and where gradients are compressed,
+`measure` runs in a shard_map that is manual over the axes with whole parameters ("replica", "data") and automatic over
+all others.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ def on_mesh(step: Step, layout: Layout) -> Step:
     if asked.by_pmap:
         _require_parts(step, 'parallel="pmap"')
         return with_residual(step, layout)
-    if layout.hand_axes and (step.parts > 1 or asked.compress is not None or layout.sizes["replica"] > 1):
+    if layout.sizes["stage"] > 1:
+        _require_parts(step, "a pipeline")
+    grouped = layout.sizes["replica"] > 1 or layout.sizes["stage"] > 1  # XLA would reduce in each turn of a pipeline
+    if layout.hand_axes and (step.parts > 1 or asked.compress is not None or grouped):
         _require_parts(step, "compress=" if asked.compress else 'a replica axis ("mics")')
         step = _by_hand(step, layout)
     return step

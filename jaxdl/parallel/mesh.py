@@ -180,6 +180,12 @@ class Parallel:
         return {name: value for name, value in values.items() if value != fields[name]}
 
 
+def mesh_here(mesh: Mesh) -> Any:
+    """The mesh as it is where this is traced: inside a shard_map some of its axes are manual already."""
+    here = jax.sharding.get_abstract_mesh()
+    return mesh if here.empty else here
+
+
 def as_parallel(value: Any) -> Parallel | None:
     """What fit takes: None (one device), a preset's name, or a `Parallel`.
 

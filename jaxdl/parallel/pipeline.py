@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxdl.parallel.mesh import mesh_here
+
 Array = jax.Array
 PyTree = Any
 
@@ -122,7 +124,7 @@ def pipeline(
         return jax.tree.map(lambda leaf: leaf[None], out)
 
     spread = jax.shard_map(
-        run, mesh=mesh, in_specs=(PartitionSpec(None, "stage"), PartitionSpec(), PartitionSpec()),
+        run, mesh=mesh_here(mesh), in_specs=(PartitionSpec(None, "stage"), PartitionSpec(), PartitionSpec()),
         out_specs=PartitionSpec("stage"), axis_names={"stage"}, check_vma=False,
     )  # fmt: skip
     out = spread(jax.tree.map(chunks, (stacked_params, per_layer)), *jax.tree.map(parts, (x, batched)))

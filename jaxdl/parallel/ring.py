@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxdl.parallel.mesh import mesh_here
+
 Array = jax.Array
 
 _NEVER = np.float32(-1e30)  # finite, so that a block that hides everything is no NaN
@@ -58,7 +60,8 @@ def ring_attention(
     parts = PartitionSpec(None, axis)
     run = jax.shard_map(
         partial(_ring, axis=axis, count=count, causal=causal, window=window),
-        mesh=mesh, in_specs=(parts, parts, parts, parts), out_specs=parts, axis_names={axis}, check_vma=False,
+        mesh=mesh_here(mesh), in_specs=(parts, parts, parts, parts), out_specs=parts, axis_names={axis},
+        check_vma=False,
     )  # fmt: skip
     return run(query, key, value, padding)
 

@@ -60,6 +60,7 @@ MIXES = {
     "replica x fsdp x tensor": Parallel(replica=2, fsdp=2, tensor=2, **SMALL),
     "stage x data, interleaved": Parallel(stage=2, data=4, repeats=2, microbatches=4),
     "stage x fsdp": Parallel(stage=2, fsdp=4, **SMALL),
+    "data x context": Parallel(data=2, context=4),
     "context x fsdp": Parallel(context=2, fsdp=4, **SMALL),
     "remat": Parallel("fsdp", remat="full", **SMALL),
 }
@@ -123,6 +124,8 @@ def test_a_pipeline_holds_its_own_layers_and_passes_activations() -> None:
     shapes = jax.tree.map(lambda x: x.sharding.shard_shape(x.shape), built.abstract_state.params)
     assert shapes["blocks"]["attention"]["query"]["kernel"] == (1, 32, 32)
     found = collectives(built.compile().as_text(), built.layout.sizes)
+    copies = [one for one in found if "data" in one.axes]  # their gradients cross once, not in each turn
+    assert copies and all(one.depth == 0 and one.times == 1 for one in copies)
     turns = [one for one in found if one.kind == "collective-permute" and one.axes == ("stage",)]
     assert {one.times for one in turns if one.depth == 1} == {Schedule(4, 1, 4).ticks}
 
@@ -141,6 +144,14 @@ def test_what_no_model_acts_on_is_refused() -> None:
     for parallel, named in ((Parallel(stage=2, data=4), "stage"), (Parallel(context=2, data=4), "context"),
                             (Parallel("ddp", remat="full"), "remat")):  # fmt: skip
         with pytest.raises(ValueError, match=rf"Parallel\({named}=...\) did nothing"):
+            jaxdl.fit(task, train, epochs=1, batch_size=64, parallel=parallel, verbose=0)
+
+
+def test_a_pipeline_refuses_examples_that_depend_on_each_other() -> None:
+    train, _ = jaxdl.data.load("digits")
+    task = jaxdl.tasks.classification(jaxdl.create_model("mlp", num_classes=10))._replace(whole_batch=True)
+    for parallel in (Parallel(stage=2, fsdp=4), Parallel("pmap")):
+        with pytest.raises(ValueError, match="examples depend on each other"):
             jaxdl.fit(task, train, epochs=1, batch_size=64, parallel=parallel, verbose=0)
 
 
