@@ -14,6 +14,7 @@ split of a batch. What all of them share:
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -141,8 +142,17 @@ def language_model(
         if shifted and batch["x"].ndim == 2 and batch["x"].shape[1] < 2:
             raise ValueError(f"language_model: x {batch['x'].shape} has no next token; give at least two per row, or y")
         inputs, targets = (batch["x"][:, :-1], batch["x"][:, 1:]) if shifted else (batch["x"], batch["y"])
-        if context.train and "carry" in variables and "start" in batch:
-            variables = {**variables, "carry": nn.clear_carry(variables["carry"], batch["start"])}
+        if context.train and "carry" in variables:
+            if "start" not in batch:
+                warnings.warn(
+                    "the model keeps a carry from batch to batch, and the data do not say which rows go on where the "
+                    "batch before ended: rows of a shuffled dataset do not. Feed jaxdl.data.TokenStreams, add a column "
+                    '"start" (True where a row begins a text), or build the model with stateful=False',
+                    UserWarning,
+                    stacklevel=2,
+                )
+            else:
+                variables = {**variables, "carry": nn.clear_carry(variables["carry"], batch["start"])}
         outputs, state = run_network(network, variables, readable(inputs), context)
         logits, extra, shown = _with_experts(outputs, context, {"balance": balance, "router_z": router_z})
         targets = _labels(targets, "language_model")

@@ -338,3 +338,10 @@ def test_every_parameter_has_logical_axes():
             key = "/".join(part.key for part in path)
             axes = next((axes for pattern, axes in model.logical_axes if re.fullmatch(pattern, key)), None)
             assert axes is not None and len(axes) == leaf.ndim, key
+
+
+def test_a_kept_carry_over_rows_that_do_not_go_on_is_warned_of() -> None:
+    model = create_model("lstm_language_model", **SMALL, stateful=True)
+    rows = np.zeros((8, 5), np.int32)
+    with pytest.warns(UserWarning, match="which rows go on"):
+        jaxdl.fit(jaxdl.tasks.language_model(model), {"x": rows}, steps=1, batch_size=4, verbose=0)
