@@ -297,7 +297,7 @@ def test_one_state_serves_all_metrics_of_one_configuration() -> None:
     [
         (lambda: metrics.F1(), "f1: give num_classes= where one class excludes the others (2 for binary)"),
         (lambda: metrics.F1(3, 3), "both are given"),
-        (lambda: metrics.F1(3, average="mean"), "'macro_all', 'micro', 'weighted', 'binary', 'samples' or None; it is 'mean'"),
+        (lambda: metrics.F1(3, average="mean"), "'weighted', 'binary', 'samples' or None; it is 'mean'"),
         (lambda: metrics.F1(3, average="binary"), "needs num_classes=2; it is 3"),
         (lambda: metrics.F1(2, average="binary", pos_label=2), "pos_label must be 0 or 1; it is 2"),
         (lambda: metrics.F1(2, zero_division="warn"), "zero_division must be a number; it is 'warn'"),
