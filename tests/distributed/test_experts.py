@@ -59,7 +59,6 @@ MIXES = {
     "expert x data": Parallel(expert=4, data=2),
     "expert x fsdp": Parallel(expert=2, fsdp=4, **SMALL),
     "expert x replica": Parallel(expert=4, replica=2),
-    "expert x context x tensor": Parallel(expert=2, context=2, tensor=2),
     "fsdp": Parallel("fsdp", **SMALL),
 }
 

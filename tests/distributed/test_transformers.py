@@ -61,7 +61,6 @@ MIXES = {
     "stage x data, interleaved": Parallel(stage=2, data=4, repeats=2, microbatches=4),
     "stage x fsdp": Parallel(stage=2, fsdp=4, **SMALL),
     "data x context": Parallel(data=2, context=4),
-    "context x fsdp": Parallel(context=2, fsdp=4, **SMALL),
     "remat": Parallel("fsdp", remat="full", **SMALL),
 }
 
