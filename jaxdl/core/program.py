@@ -120,7 +120,6 @@ class Program:
         self._start = start
         self._all_count = all_count
         self._data = self.layout.put(feed.data)
-        self._plain_text: str | None = None
         self._hyper = {n: np.float32(check_number(n, value)) for n, value in {**step.hyper, **(hyper or {})}.items()}
         self._programs: dict[Any, Any] = {}
 

@@ -97,8 +97,8 @@ def sent_for_parameters(
       that stays whole is all-reduced over fsdp as over any data axis;
     - context: an all-reduce, for parameters are whole there.
 
-    Two mixes are compiled otherwise: data with fsdp, whose gathers XLA lays over both axes (replica with fsdp, which is
-    mics, has this formula), and stage with data, whose gradients it reduces in each turn of the pipeline.
+    One mix is compiled otherwise: data with fsdp, whose gathers XLA lays over both axes (replica with fsdp, which is
+    mics, has this formula).
 
     Args:
         layout: where things live.

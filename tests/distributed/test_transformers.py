@@ -150,6 +150,11 @@ def test_what_no_model_acts_on_is_refused() -> None:
             jaxdl.fit(task, train, epochs=1, batch_size=64, parallel=parallel, verbose=0)
 
 
+def test_a_ring_beside_gathers_is_refused_where_it_would_abort() -> None:
+    with pytest.raises(ValueError, match="cannot run on virtual CPU devices"):
+        program(Parallel(context=2, fsdp=4, **SMALL))
+
+
 def test_a_pipeline_refuses_examples_that_depend_on_each_other() -> None:
     train, _ = jaxdl.data.load("digits")
     task = jaxdl.tasks.classification(jaxdl.create_model("mlp", num_classes=10))._replace(whole_batch=True)
