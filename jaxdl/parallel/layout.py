@@ -233,8 +233,8 @@ class Layout:
         if self.sizes["context"] > 1 and beside and self.in_step and not self.planned:
             raise ValueError(
                 f"Parallel(context=...) beside {', '.join(beside)} cannot run on virtual CPU devices: XLA:CPU may "
-                "start the ring's sends and other collectives in another order on each device, and then aborts the process. "
-                "Take context with data, or real devices"
+                "start the ring's sends and other collectives in another order on each device, and then aborts the "
+                "process. Take context with data, or real devices"
             )
         asked = {name for name in ("stage", "context", "expert") if self.sizes[name] > 1}
         if self.parallel is not None and self.parallel.remat not in (None, "none"):
