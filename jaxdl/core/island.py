@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec
 from jaxdl.core.state import State
 from jaxdl.core.step import Array, Measure, Report, Step
 from jaxdl.core.task import Batch, PyTree
+from jaxdl.core.trials import trials
 from jaxdl.parallel import Layout, constrain_gradient, tracing
 from jaxdl.parallel.compress import LEAST, sum_bf16, sum_int8
 
@@ -33,6 +34,8 @@ def on_mesh(step: Step, layout: Layout) -> Step:
     asked = layout.parallel
     if asked is None or layout.mesh.size == 1:
         return step
+    if step.single is not None:  # vmap outside: the sums of all trials still are one reduce
+        return trials(on_mesh(step.single, layout), step.trials)
     if asked.compress is not None and layout.mesh.size != _count(layout):
         axes = ", ".join(axis for axis, size in layout.sizes.items() if size > 1 and axis not in layout.hand_axes)
         raise ValueError(

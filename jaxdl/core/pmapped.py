@@ -13,6 +13,7 @@ from jaxdl.core.island import map_rows, numbered, reduced, with_residual
 from jaxdl.core.state import State
 from jaxdl.core.step import Array, Measure, Step
 from jaxdl.core.task import Batch, PyTree
+from jaxdl.core.trials import trials
 from jaxdl.parallel import Layout, tracing
 
 #: The one axis of a pmap, called as the mesh's own.
@@ -52,6 +53,8 @@ def put_split(block: PyTree, batch_size: int, layout: Layout) -> PyTree:
 
 def within_pmap(step: Step, layout: Layout) -> Step:
     """The step as each device of a pmap runs it on its part of a batch: reduced at the end, the same state on all."""
+    if step.single is not None:
+        return trials(within_pmap(step.single, layout), step.trials)
     count, compress = layout.mesh.size, layout.parallel.compress if layout.parallel else None
 
     def local(x: Array) -> Array:

@@ -95,6 +95,8 @@ class Step(NamedTuple):
         renew: state -> the state whose optimizer begins at these parameters, for a training that starts from given
             ones; None where nothing else depends on them.
         logical_axes: the model's table for its parameters, ((pattern, logical axes), ...), which `Parallel` reads.
+        trials: how many trainings this step runs at once, see `jaxdl.trials`; 0 for a step that is one.
+        single: the step of one of them; None without trials.
     """
 
     init: Callable[[Array, Batch, Mapping[str, Array]], State]
@@ -110,18 +112,29 @@ class Step(NamedTuple):
     parts: int = 1
     renew: Callable[[State], State] | None = None
     logical_axes: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
+    trials: int = 0
+    single: Step | None = None
 
 
-def require_step(step: Any, taker: str) -> None:
+def require_step(step: Any, taker: str, *, trials: bool = False) -> None:
     """A sentence where something else is given than the Step that `taker` takes.
+
+    Args:
+        trials: that it takes steps of many trials, too.
 
     Raises:
         TypeError: it is a Task, or no Step at all.
+        ValueError: it is a step of many trials, and `taker` takes one training.
     """
     if isinstance(step, Task):
         raise TypeError(f"{taker} takes a Step, not a Task: jaxdl.gradient_step(task, optimizer) makes one of it")
     if not isinstance(step, Step):
         raise TypeError(f"{taker} takes a Step, not a {type(step).__name__}")
+    if step.trials and not trials:
+        raise ValueError(
+            f"{taker} takes the Step of one training, and this one has {step.trials} trials: trials(step, count) goes "
+            "last, over all other transformations, and jaxdl.Program runs it"
+        )
 
 
 def columns_of(metric: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
@@ -142,14 +155,14 @@ def columns_of(metric: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def add(a: Measure, b: Measure) -> Measure:
-    """The measure of two disjoint sets of examples together."""
+    """The measure of two disjoint sets of examples together. A weight [trials] is that of each trial."""
     weight = a.weight + b.weight
     share = b.weight / jnp.where(weight > 0, weight, 1)
 
     def mean(x: Array, y: Array) -> Array:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             return jnp.maximum(x, y)
-        return x + (y - x) * share.astype(x.dtype)
+        return x + (y - x) * _beside(share, x).astype(x.dtype)
 
     return Measure(
         total=jax.tree.map(jnp.add, a.total, b.total),
@@ -166,8 +179,17 @@ def zeros(measure: PyTree) -> Measure:
 
 
 def choose(condition: Array, new: PyTree, old: PyTree) -> PyTree:
-    """`new` where the scalar condition holds, else `old`, leaf by leaf (trees of the same structure)."""
-    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+    """`new` where the condition holds, else `old`, leaf by leaf (trees of the same structure).
+
+    Args:
+        condition: [] bool, or [trials], one for each trial of leaves [trials, ...].
+    """
+    return jax.tree.map(lambda n, o: jnp.where(_beside(condition, n), n, o), new, old)
+
+
+def _beside(value: Array, leaf: Array) -> Array:
+    """A number for all, or one a trial shaped to meet leaves [trials, ...]."""
+    return value if value.ndim == 0 else value.reshape(value.shape + (1,) * (leaf.ndim - value.ndim))
 
 
 def update(step: Step, state: State, batch: Batch, *, sure: bool = False) -> tuple[State, Report]:
