@@ -45,6 +45,7 @@ _HOME = {
     "largest_batch_size": "core.summary",
     "Layout": "parallel",
     "Parallel": "parallel",
+    "join": "parallel.join",
     # tools
     "check_gradients": "debug",
     "list_runs": "tracking",
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
     from jaxdl.models import summarize as summarize
     from jaxdl.parallel import Layout as Layout
     from jaxdl.parallel import Parallel as Parallel
+    from jaxdl.parallel.join import join as join
     from jaxdl.report import write_report as write_report
     from jaxdl.run import Run as Run
     from jaxdl.run import load_run as load_run

@@ -1,0 +1,180 @@
+"""Joining the other processes of a job, and saying to who started it that this one makes progress.
+
+What joins is `jax.distributed`; this file knows who started the processes: `jaxdl launch`, Slurm, Open MPI, or an
+indexed Kubernetes job. Nothing here touches a device.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+
+#: What `jaxdl launch` sets in the environment of each process; who starts processes by hand may set the first three.
+COORDINATOR, PROCESSES, PROCESS, PROGRESS = "JAXDL_COORDINATOR", "JAXDL_PROCESSES", "JAXDL_PROCESS", "JAXDL_PROGRESS"
+
+#: Characters of a progress file: one write of one size, so that nothing of an older, longer text remains.
+PROGRESS_SIZE = 512
+
+_BEATS_PER_SECOND = 10
+
+_SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+
+
+class Surroundings(NamedTuple):
+    """Who started this process, as one of several.
+
+    Attributes:
+        by: "jaxdl launch", "Slurm", "Open MPI" or "Kubernetes".
+        process: the number of this process; None where only the job's own interface knows.
+        processes: how many there are; None where only the job's own interface knows.
+        method: what jax.distributed calls this way of detection; None: its own choice.
+    """
+
+    by: str
+    process: int | None
+    processes: int | None
+    method: str | None = None
+
+
+def surroundings(environment: Mapping[str, str] | None = None) -> Surroundings | None:
+    """The job that this process is one of several processes of, or None where it is alone.
+
+    Args:
+        environment: by default that of this process.
+
+    Raises:
+        ValueError: a variable is missing or no number.
+    """
+    env = os.environ if environment is None else environment
+    if any(name in env for name in (COORDINATOR, PROCESSES, PROCESS)):
+        missing = [name for name in (COORDINATOR, PROCESSES, PROCESS) if not env.get(name)]
+        if missing:
+            raise ValueError(
+                f"{' and '.join(missing)} not set in the environment: {COORDINATOR} (host:port of process 0), "
+                f"{PROCESSES} (how many) and {PROCESS} (which one, from 0) belong together"
+            )
+        found = Surroundings("jaxdl launch", _number(env, PROCESS), _number(env, PROCESSES))
+        assert found.process is not None and found.processes is not None
+        if not 0 <= found.process < found.processes:
+            raise ValueError(
+                f"{PROCESS}={found.process}: processes are counted from 0, and {PROCESSES}={found.processes}"
+            )
+    elif "OMPI_COMM_WORLD_SIZE" in env:
+        found = Surroundings("Open MPI", _number(env, "OMPI_COMM_WORLD_RANK"), _number(env, "OMPI_COMM_WORLD_SIZE"),
+                             "ompi" if "OMPI_MCA_orte_hnp_uri" in env else "mpi4py")  # fmt: skip
+    elif all(name in env for name in _SLURM):
+        found = Surroundings("Slurm", _number(env, "SLURM_PROCID"), _number(env, "SLURM_NTASKS"), "slurm")
+    elif "KUBERNETES_SERVICE_HOST" in env and "JOB_COMPLETION_INDEX" in env:
+        return Surroundings("Kubernetes", _number(env, "JOB_COMPLETION_INDEX"), None)
+    else:
+        return None
+    return found if found.processes != 1 else None
+
+
+def join(*, heartbeat_seconds: int = 30, initialization_seconds: int = 300) -> bool:
+    """Join the other processes of this job, so that `jax.devices()` are those of all; whether there are others.
+
+    Call it before anything touches a device. It knows processes that `jaxdl launch` started (which have joined before
+    the script begins), tasks of Slurm, ranks of Open MPI, and pods of an indexed Kubernetes job or JobSet; others are
+    told by JAXDL_COORDINATOR=host:port, JAXDL_PROCESSES and JAXDL_PROCESS in the environment. A process that is alone
+    joins nothing, and a second call does nothing. Afterwards SIGTERM ends the process as it did before: jax would
+    only take note of it.
+
+    Args:
+        heartbeat_seconds: a process that has not been heard of for so long counts as dead, and jax ends the others.
+        initialization_seconds: how long to wait for all to come.
+
+    Raises:
+        ValueError: the environment contradicts itself, or lacks what the job's kind needs.
+        RuntimeError: a device is in use already; or the others did not come in time.
+    """
+    if jax.distributed.is_initialized():
+        return jax.process_count() > 1
+    found = surroundings()
+    if found is None:
+        return False
+    if jax.config.values["jax_cpu_collectives_implementation"] in (None, "none"):
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    main = threading.current_thread() is threading.main_thread()
+    on_term = signal.getsignal(signal.SIGTERM) if main else None
+    try:
+        if found.by == "jaxdl launch":
+            coordinator = os.environ[COORDINATOR]
+            local = coordinator.startswith("127.0.0.1:")
+            jax.distributed.initialize(
+                coordinator, found.processes, found.process, cluster_detection_method="deactivate",
+                coordinator_bind_address=coordinator if local else None,
+                heartbeat_timeout_seconds=heartbeat_seconds, initialization_timeout=initialization_seconds,
+            )  # fmt: skip
+        else:
+            _require(found)
+            jax.distributed.initialize(
+                cluster_detection_method=found.method,
+                heartbeat_timeout_seconds=heartbeat_seconds, initialization_timeout=initialization_seconds,
+            )  # fmt: skip
+    except RuntimeError as error:
+        if "must be called before" not in str(error):
+            raise
+        raise RuntimeError(
+            f"this process is one of {found.processes or 'several'} ({found.by}), but has used a device before it "
+            "joined the others: call jaxdl.join() first, before jax.devices(), jnp.array or any other computation"
+        ) from None
+    if on_term is not None:
+        signal.signal(signal.SIGTERM, on_term)
+    return jax.process_count() > 1 if found.processes is None else True
+
+
+def _require(found: Surroundings) -> None:
+    """What jax needs to find the others, with a sentence where it is missing."""
+    package = {"mpi4py": "mpi4py", None: "kubernetes"}.get(found.method)
+    if package is None or importlib.util.find_spec(package):
+        return
+    raise ValueError(
+        f"this is process {found.process} of a job of {found.by}, where jax finds the others by the package {package}: "
+        f"pip install {package}, or set {COORDINATOR} (host:port of process 0), {PROCESSES} and {PROCESS}"
+    )
+
+
+def _number(env: Mapping[str, str], name: str) -> int:
+    try:
+        return int(env[name])
+    except KeyError:
+        raise ValueError(f"{name} is not set in the environment, though other variables of such a job are") from None
+    except ValueError:
+        raise ValueError(f"{name}={env[name]!r} in the environment: a whole number is needed") from None
+
+
+class _Last:
+    """What `beat` wrote last, and where."""
+
+    path: str | None = None
+    file: int = -1
+    kind: str = ""
+    time: float = 0.0
+
+
+def beat(what: str) -> None:
+    """Say that this process makes progress: "step 120", "compiling", "evaluating", "saving", "finished".
+
+    Where `jaxdl launch` started the process, the text and the time go into the file that JAXDL_PROGRESS names, at most
+    ten times a second unless the first word changes; elsewhere nothing happens. From the first "step N" on the
+    supervisor expects further texts, until "finished".
+    """
+    path = os.environ.get(PROGRESS)
+    if not path:
+        return
+    kind, now = what.partition(" ")[0], time.time()
+    if path == _Last.path and kind == _Last.kind and 0 <= now - _Last.time < 1 / _BEATS_PER_SECOND:
+        return
+    if path != _Last.path:
+        _Last.file, _Last.path = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), path
+    text = " ".join(f"{now:.3f} {what}".split()).encode()[: PROGRESS_SIZE - 1]
+    os.pwrite(_Last.file, text.ljust(PROGRESS_SIZE - 1) + b"\n", 0)
+    _Last.kind, _Last.time = kind, now
