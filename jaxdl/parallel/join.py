@@ -7,10 +7,12 @@ indexed Kubernetes job. Nothing here touches a device.
 from __future__ import annotations
 
 import importlib.util
+import mmap
 import os
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -19,10 +21,7 @@ import jax
 #: What `jaxdl launch` sets in the environment of each process; who starts processes by hand may set the first three.
 COORDINATOR, PROCESSES, PROCESS, PROGRESS = "JAXDL_COORDINATOR", "JAXDL_PROCESSES", "JAXDL_PROCESS", "JAXDL_PROGRESS"
 
-#: Characters of a progress file: one write of one size, so that nothing of an older, longer text remains.
-PROGRESS_SIZE = 512
-
-_BEATS_PER_SECOND = 10
+_SIZE = 512  # bytes of a progress file: a checksum, so that a half-written text is never read, the time, and the text
 
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 
@@ -151,30 +150,48 @@ def _number(env: Mapping[str, str], name: str) -> int:
         raise ValueError(f"{name}={env[name]!r} in the environment: a whole number is needed") from None
 
 
+class Beat(NamedTuple):
+    """What a process said last, and when (`time.time()`)."""
+
+    time: float
+    what: str
+
+
 class _Last:
-    """What `beat` wrote last, and where."""
+    """The file that `beat` writes, mapped: a beat is a copy of some bytes and no call of the system."""
 
     path: str | None = None
-    file: int = -1
-    kind: str = ""
-    time: float = 0.0
+    memory: mmap.mmap | None = None
 
 
 def beat(what: str) -> None:
     """Say that this process makes progress: "step 120", "compiling", "evaluating", "saving", "finished".
 
-    Where `jaxdl launch` started the process, the text and the time go into the file that JAXDL_PROGRESS names, at most
-    ten times a second unless the first word changes; elsewhere nothing happens. From the first "step N" on the
-    supervisor expects further texts, until "finished".
+    Where `jaxdl launch` started the process, the text and the time go into the file that JAXDL_PROGRESS names, which
+    costs some microseconds; elsewhere nothing happens. From the first "step N" on the supervisor expects further texts,
+    until "finished".
     """
     path = os.environ.get(PROGRESS)
     if not path:
         return
-    kind, now = what.partition(" ")[0], time.time()
-    if path == _Last.path and kind == _Last.kind and 0 <= now - _Last.time < 1 / _BEATS_PER_SECOND:
-        return
     if path != _Last.path:
-        _Last.file, _Last.path = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), path
-    text = " ".join(f"{now:.3f} {what}".split()).encode()[: PROGRESS_SIZE - 1]
-    os.pwrite(_Last.file, text.ljust(PROGRESS_SIZE - 1) + b"\n", 0)
-    _Last.kind, _Last.time = kind, now
+        with open(path, "w+b") as file:
+            file.write(b" " * _SIZE)
+            file.flush()
+            _Last.memory, _Last.path = mmap.mmap(file.fileno(), _SIZE), path
+    assert _Last.memory is not None
+    text = f"{time.time():.3f} {what}".encode()[: _SIZE - 10].replace(b"\n", b" ").ljust(_SIZE - 10)
+    _Last.memory[:] = b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def read_beat(path: str | os.PathLike[str]) -> Beat | None:
+    """What the process that writes `path` said last; None where it said nothing yet, or is writing just now."""
+    try:
+        with open(path, "rb") as file:
+            line = file.read(_SIZE)
+    except FileNotFoundError:
+        return None
+    if len(line) < _SIZE or b"%08x" % zlib.crc32(line[9:-1]) != line[:8]:
+        return None
+    moment, _, what = line[9:].decode(errors="replace").partition(" ")
+    return Beat(float(moment), what.strip())
