@@ -11,7 +11,7 @@ import numpy as np
 from jaxdl import optim
 from jaxdl.core.gradient import gradient_step
 from jaxdl.core.program import Program
-from jaxdl.core.step import Step
+from jaxdl.core.step import Step, require_step
 from jaxdl.core.task import Task
 from jaxdl.core.transform import accumulate as accumulated
 from jaxdl.core.transform import average as averaged
@@ -35,6 +35,7 @@ def compose(
 ) -> Step:
     """The Step of a task and the transformations around it: accumulate acts on measure, average and guard on apply."""
     if isinstance(task, Step):
+        require_step(task, "fit")
         given = {
             "optimizer": optimizer is not None,
             "precision": precision != "float32",

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxdl.core.plan import RunPlan
 from jaxdl.core.program import Program
+from jaxdl.core.trials import one_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +117,7 @@ def program_report(program: Program) -> ProgramReport:
         plan=program.plan,
         device=layout.device.device_kind,
         mesh={axis: size for axis, size in layout.sizes.items() if size > 1},
-        notes=layout.notes(state.params),
+        notes=layout.notes(one_of(state.params, program.step)),
     )
 
 

@@ -126,7 +126,7 @@ def starting_seeds(step: Step, seed: int, seeds: Sequence[int] | None) -> Any:
 
 
 def one_of(tree: PyTree, step: Step) -> PyTree:
-    """The shapes of one trial's part of a tree of arrays or shapes [trials, ...]; the tree itself where there are none."""
+    """The shapes of one trial's part of a tree [trials, ...]; the tree itself where the step has no trials."""
     if not step.trials:
         return tree
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
