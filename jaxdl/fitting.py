@@ -31,7 +31,7 @@ from jaxdl.core.plan import RunPlan
 from jaxdl.core.program import Program
 from jaxdl.core.state import State
 from jaxdl.core.step import Step
-from jaxdl.core.summary import device_memory, largest_batch_size
+from jaxdl.core.summary import largest_batch_size
 from jaxdl.core.task import Task
 from jaxdl.core.tune import tune
 from jaxdl.data import Dataset, as_dataset, make_feed
@@ -47,12 +47,14 @@ from jaxdl.inputs import (
     size_of,
     warn_of_leaks,
 )
-from jaxdl.parallel import Layout, Parallel, as_parallel
+from jaxdl.parallel import Layout, Parallel, as_parallel, processes
 from jaxdl.resume import resume, saved_configuration
 from jaxdl.run import Run
 from jaxdl.settings import Checkpoint, EarlyStopping, ProgramOptions
-from jaxdl.tracking import RunFolder, make_progress
-from jaxdl.training import Sums, Training
+from jaxdl.sums import Sums
+from jaxdl.together import memory_of_all, open_folder, require_alike, require_together
+from jaxdl.tracking import make_progress
+from jaxdl.training import Training
 
 Callback = Callable[[dict[str, Any], Run], Any]
 
@@ -119,7 +121,8 @@ def fit(
             end the training all the same.
         apply: "batch", or "epoch": one update an epoch, from the sum over it.
         parallel: how the training is spread over devices: "ddp", "pmap", "zero1", "fsdp", "mics", "tensor", or
-            `jaxdl.Parallel(...)`; one device when None. The numbers are the same on every mesh.
+            `jaxdl.Parallel(...)`; one device when None. The numbers are the same on every mesh. In several processes
+            (`jaxdl launch`, `jaxdl.join`) all make the same call; process 0 prints and writes.
         start: {"params": ...} to begin with instead of the task's own initial values.
         class_weight: label -> weight, or "balanced": examples / (classes * count of the class). It multiplies the
             examples' weights in training only.
@@ -167,12 +170,9 @@ def fit(
     )  # fmt: skip
     if validation is not None and step.evaluate is None:
         raise ValueError("this step has no evaluate function: it can be trained, but not on validation= data")
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"fit runs in one process, on all of its devices; this is one of {jax.process_count()} (jax.distributed), "
-            "whose checkpoints would be written over each other"
-        )
-    layout = Layout.of(as_parallel(parallel), table=step.logical_axes)
+    spread = as_parallel(parallel)
+    require_together(spread, options)
+    layout = Layout.of(spread, table=step.logical_axes)
     weighted = (
         data
         if is_feed(data)
@@ -198,7 +198,7 @@ def fit(
         if not isinstance(weighted, Dataset):
             raise ValueError('batch_size="auto" needs data that fit can cut; a feed has its own batch size')
         batch_size = largest_batch_size(
-            lambda size: build(None, size), int(0.8 * device_memory(layout.device)), most=power_below(len(weighted)),
+            lambda size: build(None, size), int(0.8 * memory_of_all(layout)), most=power_below(len(weighted)),
             least=layout.batch_unit,
         )  # fmt: skip
     built = build()
@@ -210,27 +210,30 @@ def fit(
     config = configuration(
         built, data=weighted, validation=validation, seed=seed, precision=precision, accumulate=accumulate,
         average=average, guard=guard, apply=apply, shuffle=shuffle, optimizer=optimizer, start=start,
-        fingerprints=saving is not None,
+        fingerprints=saving is not None or processes.several(),
     )  # fmt: skip
     chosen_metrics = step.metrics if metrics is None else tuple(metrics)
     config |= {"epochs": epochs, "steps": steps, "metrics": [metric.name for metric in chosen_metrics]}
+    require_alike(config | {"checkpoint": saving, "early_stopping": early_stopping, "max_seconds": max_seconds})
 
     held_out = None if validation is None else as_dataset(validation)
     if held_out is not None:
         compare_columns(built, held_out)
-        warn_of_leaks(getattr(weighted, "dataset", weighted), held_out)
+        if processes.first():
+            warn_of_leaks(getattr(weighted, "dataset", weighted), held_out)
 
     # Whatever can be refused has been: from here on there is a folder.
-    progress = make_progress(verbose)
+    progress = make_progress(verbose if processes.first() else 0)
     store = folder = None
     if saving is not None:
-        folder = RunFolder.create(saving.folder)
+        folder = open_folder(saving.folder)
         store = Store(folder.checkpoints, keep=saving.keep)
     try:
         run = Run(step, layout, batch_size=built.feed.batch_size, hyper=built.hyper, folder=folder)
         restored = None
         if store is not None and folder is not None and saving is not None:
             restored = resume(built, store, folder, config, saving, options)
+            processes.wait_for_all()  # what they have read is written anew
             folder.write_json("config.json", config)
             folder.write_json("program.json", built.plan.as_dict() | environment(layout))
         training = _training(
@@ -331,7 +334,7 @@ def _train(
                     status, epochs=len(run.history), step=last.get("step", first), seconds=training.seconds(),
                     stopped=run.stopped, metrics=run.metrics, **({"best": best} if best else {}),
                 )  # fmt: skip
-    if folder is not None:
+    if folder is not None and processes.first():
         with training.writing():
             _report(run, training)
     if training.interruption.signal == signal.SIGTERM:

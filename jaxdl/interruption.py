@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from jaxdl.parallel import processes
+
 
 class Interruption:
     """Ctrl-C and SIGTERM, remembered until the loop asks. A second Ctrl-C is Python's own."""
@@ -18,6 +20,12 @@ class Interruption:
     def _remember(self, number: int, frame: Any) -> None:
         self.signal = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def share(self) -> None:
+        """What one of several processes was told holds for all; SIGTERM, which ends the program, before Ctrl-C."""
+        terminated, interrupted = processes.any_of(self.signal == signal.SIGTERM, self.signal == signal.SIGINT)
+        if terminated or interrupted:
+            self.signal = signal.SIGTERM if terminated else signal.SIGINT
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:

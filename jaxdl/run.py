@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from jaxdl.core.step import Step
 from jaxdl.core.task import Task, check_number
 from jaxdl.core.transform import average
 from jaxdl.data import as_dataset, make_feed
-from jaxdl.parallel import Layout
+from jaxdl.parallel import Layout, processes
 from jaxdl.settings import whole
 from jaxdl.tracking import RunFolder
 
@@ -111,12 +112,15 @@ class Run:
             raise ValueError("training is over: set_hyper is for callbacks, while fit runs")
         self.hyper[name] = self._changed[name] = number
 
+    def take_changes_of_first(self) -> None:
+        """In several processes: the numbers that callbacks have set in process 0, and no others."""
+        self._changed, self.hyper = json.loads(processes.from_first(json.dumps([self._changed, self.hyper])))
+
     def apply_changes(self, state: State) -> State:
         """The state with the numbers that callbacks have set."""
         if not self._changed:
             return state
-        changed = {name: jax.device_put(np.float32(value), state.hyper[name].sharding)
-                   for name, value in self._changed.items()}  # fmt: skip
+        changed = {name: self.layout.put(np.float32(value)) for name, value in self._changed.items()}
         self._changed = {}
         return state.replace(hyper=state.hyper | changed)
 

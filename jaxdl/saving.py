@@ -13,6 +13,7 @@ import numpy as np
 from jaxdl.checkpoint import CorruptCheckpoint, Restored, Store
 from jaxdl.core.program import Program
 from jaxdl.core.state import State
+from jaxdl.parallel import processes
 from jaxdl.settings import Checkpoint
 
 #: Seconds of training between two saves by default.
@@ -106,8 +107,10 @@ class Saving:
         if last or self.due_within(step) or (best and self._checkpoint.best is not None):
             return True
         every = self._checkpoint.every
+        if not ends or every is not None:
+            return ends and every == "epoch"
         early = self._step is None or time.perf_counter() - self._at >= SAVE_SECONDS
-        return ends and (every == "epoch" or (every is None and early))
+        return processes.any_of(early)[0]  # each process has its own clock
 
     def sound(self, state: State) -> bool:
         """Whether a state can be gone on from; one that cannot is never saved."""

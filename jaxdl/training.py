@@ -19,9 +19,12 @@ from jaxdl.core.program import Program
 from jaxdl.core.state import State
 from jaxdl.core.step import Report, Step
 from jaxdl.interruption import Interruption
+from jaxdl.parallel import processes
+from jaxdl.parallel.join import beat
 from jaxdl.run import Run
 from jaxdl.saving import Entry, Saving, restore_state
 from jaxdl.settings import Checkpoint, EarlyStopping, best_epoch, direction
+from jaxdl.sums import Sums
 from jaxdl.tracking.progress import Progress
 
 #: How many "train" records a run's folder gets, about; while the end is far they thin out with the logarithm of time.
@@ -30,42 +33,6 @@ TRAIN_RECORDS = 1000
 
 #: What to do about a loss that is not finite, where the data are not to blame.
 ADVICE = "try a smaller learning rate, hyper={'clip_norm': 1.0}, or guard=True, which skips such updates"
-
-
-class Sums:
-    """What the reports of an epoch add up to, in float64; saved with a checkpoint in the middle of an epoch."""
-
-    def __init__(self, saved: dict[str, Any] | None = None):
-        saved = saved or {}
-        self.loss = float(saved.get("loss", 0.0))
-        self.weight = float(saved.get("weight", 0.0))
-        self.skipped = int(saved.get("skipped", 0))
-        self.seconds = float(saved.get("seconds", 0.0))
-        self.metrics = {name: np.asarray(value) for name, value in saved.get("metrics", {}).items()}
-        self.shown: dict[str, float] = dict(saved.get("shown", {}))
-
-    def add(self, report: Report) -> None:
-        """One dispatch more."""
-        weight = report.scalars["weight"].astype(np.float64)
-        loss = report.scalars["loss"].astype(np.float64)
-        total = float(np.dot(loss, weight))
-        if not math.isfinite(total):  # perhaps only where the weight is 0
-            total = float(np.dot(loss[weight > 0], weight[weight > 0]))
-        self.loss += total
-        self.weight += float(weight.sum())
-        self.skipped += int(report.scalars["skipped"].sum()) if "skipped" in report.scalars else 0
-        for name, numbers in report.scalars.items():
-            if name.startswith("shown/"):
-                mean = np.dot(numbers[weight > 0].astype(np.float64), weight[weight > 0])
-                self.shown[name] = self.shown.get(name, 0.0) + float(mean)
-        for name, value in report.sums.items():
-            self.metrics[name] = self.metrics[name] + value if name in self.metrics else value
-
-    def as_dict(self) -> dict[str, Any]:
-        """For a checkpoint's manifest."""
-        metrics = {name: value.tolist() for name, value in self.metrics.items()}
-        return {"loss": self.loss, "weight": self.weight, "skipped": self.skipped, "seconds": self.seconds,
-                "metrics": metrics, "shown": self.shown}  # fmt: skip
 
 
 class Training:
@@ -110,6 +77,7 @@ class Training:
         self._blame, self._blame_validation = blame, blame_validation
         self._blame_labels: Callable[[], str] | None = blame_labels
         self._saving = Saving(store, checkpoint, first_step)
+        self._votes = processes.Votes(("asked",))
         self.classes = classes
         self.first_step = first_step
         self.follow: str | None = None
@@ -130,6 +98,7 @@ class Training:
         ):  # guard skips what is not finite, but not what is wrong
             wrong, self._blame_labels = self._blame_labels(), None
             self._not_finite = f"an update was not finite by step {step}: {wrong}" if wrong else ""
+        beat(f"step {step}")
         loss, weight = report.scalars["loss"], report.scalars["weight"]
         last = len(weight) - 1
         if not weight[last]:  # padding, a skipped update, or the epoch's one update is still to come
@@ -152,13 +121,14 @@ class Training:
 
     def wants_boundary(self, step: int) -> bool:
         """Whether to pause before the epoch ends: Ctrl-C, a time limit, a broken loss, or a save that is due."""
-        late = self.deadline is not None and time.perf_counter() >= self.deadline
-        return bool(late or self.interruption.signal or self._not_finite or self._saving.due_within(step))
+        asked = self._votes.cast(asked=bool(self._late() or self.interruption.signal))["asked"]
+        return bool(asked or self._not_finite or self._saving.due_within(step))
 
     def at_boundary(self, step: int, state: State) -> tuple[State, bool]:
         """Evaluate, keep the history, ask callbacks, save. Returns the state and whether to halt."""
         per_epoch = self.program.feed.steps_per_epoch
-        late = self.deadline is not None and time.perf_counter() >= self.deadline
+        (late,) = processes.any_of(self._late())
+        self.interruption.share()
         if self._not_finite:
             self._close_epoch(step, state, evaluate=False)
             self.run.stopped = self._not_finite
@@ -188,6 +158,9 @@ class Training:
     def seconds(self) -> float:
         """Wall seconds of training, those before a resume included."""
         return self.earlier_seconds + time.perf_counter() - self._begun
+
+    def _late(self) -> bool:
+        return self.deadline is not None and time.perf_counter() >= self.deadline
 
     def note(self, step: int, text: str) -> None:
         """Something worth a line of its own, on the screen and in the run's folder."""
@@ -237,6 +210,7 @@ class Training:
             record["train:skipped"] = sums.skipped
             self.note(step, f"epoch {record['epoch']}: {sums.skipped} updates were not finite and were skipped")
         if evaluate and self._make_evaluator is not None:
+            beat("evaluating")
             if self._evaluator is None:
                 self._evaluator = self._make_evaluator(state)
             for name, value in self._evaluator(state).items():
@@ -282,6 +256,10 @@ class Training:
         for callback in self.callbacks:
             if callback(record, self.run) is True:
                 self.run.stopped, halt = "callback", True
+        if self.callbacks and processes.several():  # each has its own clock: what process 0 changes is changed
+            self.run.take_changes_of_first()
+            (halt,) = processes.any_of(halt)
+            self.run.stopped = "callback" if halt else self.run.stopped
         if self.early_stopping is not None and self.early_stopping.should_stop(self.run.history):
             self.run.stopped, halt = "early stopping", True
         return halt
@@ -348,6 +326,7 @@ class Training:
             self.best_state = copy
         if not due and not waits:
             return True
+        beat("saving")
         if not self._saving.sound(state):
             self._not_finite = f"the parameters are not finite after step {step}: {self._blame(False) or ADVICE}"
             return False

@@ -19,7 +19,7 @@ import optax
 import pytest
 
 import jaxdl
-from jaxdl import fitting
+from jaxdl import together
 from jaxdl.metrics import Accuracy, ConfusionMatrix
 from tests.steps import counting_task, digits, largest_difference, mlp_task, same_bits
 
@@ -186,7 +186,7 @@ class TestNumbers:
     def test_an_automatic_batch_size_fits_and_a_resume_keeps_it(self, tmp_path, monkeypatch) -> None:
         folder = str(tmp_path / "r")
         assert fit(batch_size="auto", checkpoint=folder).batch_size == 128  # the largest power of two below 203
-        monkeypatch.setattr(fitting, "device_memory", lambda device: 100_000)
+        monkeypatch.setattr(together, "device_memory", lambda device: 100_000)
         assert fit(batch_size="auto").batch_size < 128
         again = fit(batch_size="auto", checkpoint=folder, epochs=2)
         assert again.batch_size == 128 and len(again.history) == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.core import compile_cache
+from jaxdl.core.blocks import block_here, put_block
 from jaxdl.core.cost import cost_of, slow_in_loops
 from jaxdl.core.plan import choose_plan
 from jaxdl.core.program import Feed
 from jaxdl.core.state import State
 from jaxdl.core.step import Array, Step, columns_of
 from jaxdl.core.task import PyTree
+from jaxdl.core.trials import TRIAL_AXES
 from jaxdl.parallel import Layout, tracing
 
 #: Outputs of a block of predictions wait on the device; more than this is not kept at once.
@@ -26,20 +28,18 @@ OUTPUT_BYTES = 64 * 2**20
 class _Blocks:
     """A feed in order, in blocks of `length` steps; the last one is filled up with steps that do not count."""
 
-    def __init__(self, feed: Feed, layout: Layout, length: int):
-        self.feed, self.layout, self.length = feed, layout, length
+    def __init__(self, feed: Feed, item: PyTree, layout: Layout, length: int):
+        self.feed, self.item, self.layout, self.length = feed, item, layout, length
 
     def __iter__(self) -> Iterator[tuple[PyTree, Array]]:
         for start in range(0, self.feed.steps_per_epoch, self.length):
             count = min(self.length, self.feed.steps_per_epoch - start)
-            block = self.feed.block(0, start, count)
+            block = block_here(self.feed, self.layout, 0, start, count)
             if count < self.length:
                 spare = self.length - count
                 block = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], spare, 0)]), block)  # noqa: B023
             live = (np.arange(self.length) < count).astype(np.float32)
-            yield self.layout.put(
-                (block, live), (self.layout.block(block, self.feed.batch_size), self.layout.replicated)
-            )
+            yield put_block(block, self.item, self.feed.batch_size, self.layout), self.layout.put(live)
 
     def __len__(self) -> int:
         return -(-self.feed.steps_per_epoch // self.length)
@@ -78,7 +78,7 @@ class Evaluator:
         self.step, self.metrics, self._feed, self._layout = step, metrics, feed, layout
         self._statistics = tuple(dict.fromkeys(_statistic(metric) for metric in metrics))
         self._data = layout.put(feed.data)
-        self._one = jax.jit(self._evaluate_one)
+        self._one = jax.jit(_for_each_trial(self._evaluate_one, step, (0, TRIAL_AXES, None, None, None)))
         item, item_bytes = _item(feed, layout)
         live = jax.ShapeDtypeStruct((), np.float32, sharding=layout.replicated)
         start = jax.eval_shape(self._start)
@@ -89,19 +89,22 @@ class Evaluator:
             cost = cost_of(self._one.trace(start, state, self._data, item, live).jaxpr)
         self._loop = slow_in_loops(cost)
         plan = choose_plan(cost, feed.steps_per_epoch, item_bytes)
-        self._blocks = _Blocks(feed, layout, 1 if self._loop else plan.steps_per_dispatch)
+        self._blocks = _Blocks(feed, item, layout, 1 if self._loop else plan.steps_per_dispatch)
         self._programs: dict[Any, Any] = {}
 
     def _start(self) -> tuple[PyTree, ...]:
-        return tuple(statistic.init() for statistic in self._statistics)
+        sums = tuple(statistic.init() for statistic in self._statistics)
+        count = self.step.trials
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *jnp.shape(x))), sums) if count else sums
 
     def _evaluate_one(
         self, sums: tuple[PyTree, ...], state: State, data: PyTree, item: PyTree, live: Array
     ) -> tuple[tuple[PyTree, ...], Array]:
         batch = dict(self._feed.take(data, item))
         batch["weight"] = batch["weight"] * live
-        assert self.step.evaluate is not None
-        seen = self.step.evaluate(state, batch)
+        evaluate = (self.step.single or self.step).evaluate
+        assert evaluate is not None
+        seen = evaluate(state, batch)
         given = {"preds": seen.preds, "target": seen.target, "weight": seen.weights}
         columns = {_statistic(metric): columns_of(metric, batch) for metric in self.metrics}
         new = tuple(
@@ -122,12 +125,16 @@ class Evaluator:
         if not last:
             return sums, rows
         held = dict(zip(self._statistics, sums, strict=True))
-        return {metric.name: metric.compute(held[_statistic(metric)]) for metric in self.metrics}, rows
+        return {
+            metric.name: _for_each_trial(metric.compute, self.step, (0,))(held[_statistic(metric)])
+            for metric in self.metrics
+        }, rows
 
     def __call__(self, state: State) -> dict[str, Any]:
         """{"loss": mean, "accuracy": ...}: floats, and NumPy arrays for metrics that are no single number.
 
-        A metric whose `compute` returns a mapping or a named tuple gives one entry a key, "name/key".
+        A metric whose `compute` returns a mapping or a named tuple gives one entry a key, "name/key". With trials all
+        are arrays, one number (or array) a trial.
         """
         sums: Any = ()
         losses = []
@@ -147,12 +154,18 @@ class Evaluator:
                 jax.block_until_ready(rows)
             losses.append(rows)
         values, losses = jax.device_get((sums, losses))
-        loss, weight = np.concatenate(losses).astype(np.float64).sum(0)
-        result: dict[str, Any] = {"loss": float(loss / weight) if weight > 0 else float("nan")}
+        loss, weight = np.moveaxis(np.concatenate(losses).astype(np.float64).sum(0), -1, 0)
+        mean = np.divide(loss, weight, out=np.full_like(loss, np.nan), where=weight > 0)
+        result: dict[str, Any] = _numbers("loss", mean)
         # in the order of the metrics, not of the alphabet, which jax gives to dictionaries
         for metric in self.metrics:
             result |= _numbers(metric.name, values[metric.name])
         return result
+
+
+def _for_each_trial(function: Callable[..., Any], step: Step, axes: tuple[Any, ...]) -> Callable[..., Any]:
+    """The function of one training, over the trials of a step that has some."""
+    return jax.vmap(function, in_axes=axes) if step.trials else function
 
 
 def _statistic(metric: Any) -> Any:
@@ -192,7 +205,7 @@ class Predictor:
         out_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(traced.out_info))
         plan = choose_plan(cost, feed.steps_per_epoch, item_bytes)
         length = min(plan.steps_per_dispatch, max(1, OUTPUT_BYTES // max(out_bytes, 1)))
-        self._blocks = _Blocks(feed, layout, 1 if self._loop else length)
+        self._blocks = _Blocks(feed, item, layout, 1 if self._loop else length)
         self._program: Any = None
 
     def _predict_one(self, state: State, data: PyTree, item: PyTree) -> PyTree:
@@ -206,7 +219,7 @@ class Predictor:
         return jax.lax.map(lambda item: self._one(state, data, item), block)
 
     def __call__(self, state: State) -> PyTree:
-        """NumPy arrays [examples, ...], in the structure that the task's predict returns."""
+        """NumPy arrays [examples, ...], with trials [trials, examples, ...], in the structure that predict returns."""
         parts: list[PyTree] = []
         waiting: PyTree = None
         for block, _ in self._blocks:
@@ -224,6 +237,9 @@ class Predictor:
 
         def join(*xs: np.ndarray) -> np.ndarray:
             whole = np.concatenate(xs)
+            if count := self.step.trials:  # [steps, trials, batch, ...]
+                whole = whole.swapaxes(0, 1)
+                return whole.reshape(count, -1, *whole.shape[3:])[:, : self._feed.examples]
             return whole.reshape(-1, *whole.shape[2:])[: self._feed.examples]
 
         return jax.tree.map(join, *parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
@@ -15,15 +15,18 @@ import numpy as np
 
 from jaxdl.core import compile_cache
 from jaxdl.core.allocator import keep_freed_memory
+from jaxdl.core.blocks import block_here, put_block
 from jaxdl.core.cost import Cost, constants_of, cost_of
 from jaxdl.core.island import on_mesh
+from jaxdl.core.offload import fetched, placed, require_host_memory
 from jaxdl.core.packing import Packed, fields_of, pack
 from jaxdl.core.plan import RunPlan, choose_plan
 from jaxdl.core.pmapped import pmapped, put_split, within_pmap
 from jaxdl.core.start import replace_start
 from jaxdl.core.state import State
 from jaxdl.core.step import Array, Report, Step, add, choose, require_step, update, zeros
-from jaxdl.core.task import PyTree, check_number
+from jaxdl.core.task import PyTree
+from jaxdl.core.trials import starting_numbers, starting_seeds
 from jaxdl.parallel import Layout, constrain_rows, tracing
 
 if TYPE_CHECKING:
@@ -55,7 +58,10 @@ class Feed(Protocol):
         """The arrays that live on the device; {} for a streamed feed."""
 
     def block(self, seed: int, step: int, count: int) -> PyTree:
-        """What steps [step, step + count) need: NumPy arrays with a leading axis of `count`; on the host."""
+        """What steps [step, step + count) need: NumPy arrays with a leading axis of `count`; on the host.
+
+        One that takes `rows=`, too (positions in the batch, ascending), reads its own part in each of several processes.
+        """
 
     def take(self, data: PyTree, item: PyTree) -> Mapping[str, Array]:
         """One row of a block -> one batch, with "weight" float32 [batch_size], 0 for padding; in the graph."""
@@ -72,8 +78,10 @@ class Program:
         step: what is learnt and how.
         feed: where batches come from.
         layout: where arrays live; one device by default.
-        hyper: numbers of the state that differ from the step's defaults.
+        hyper: numbers of the state that differ from the step's defaults; for `trials(step, count)` each is one number
+            for all trials, or `count`.
         seed: of initialisation, data order and every key.
+        seeds: of each trial's initialisation and keys, where they are not `seed`; the data order is common.
         apply: "batch", or "epoch": measures add up over an epoch and `apply` runs once at its end (k-means, exact
             full-batch L-BFGS, a covariance).
         plan: how to run; by default chosen by `choose_plan`, the same in every run.
@@ -97,14 +105,15 @@ class Program:
         feed: Feed,
         *,
         layout: Layout | None = None,
-        hyper: Mapping[str, float] | None = None,
+        hyper: Mapping[str, Any] | None = None,
         seed: int = 0,
+        seeds: Sequence[int] | None = None,
         apply: str = "batch",
         plan: RunPlan | None = None,
         start: Mapping[str, PyTree] | None = None,
         all_count: bool = False,
     ):
-        require_step(step, "Program")
+        require_step(step, "Program", trials=True)
         if apply not in ("batch", "epoch"):
             raise ValueError(f'apply={apply!r}: choose "batch" or "epoch"')
         compile_cache.enable()
@@ -112,6 +121,7 @@ class Program:
         self.step, self.feed, self.seed = step, feed, seed
         self.layout = Layout.single() if layout is None else layout
         self.layout.require_batch(feed.batch_size)
+        require_host_memory(self.layout)
         self._by_pmap = self.layout.parallel is not None and self.layout.parallel.by_pmap
         self._on_mesh = on_mesh(step, self.layout)
         self.compile_seconds = 0.0
@@ -120,12 +130,13 @@ class Program:
         self._start = start
         self._all_count = all_count
         self._data = self.layout.put(feed.data)
-        self._hyper = {n: np.float32(check_number(n, value)) for n, value in {**step.hyper, **(hyper or {})}.items()}
+        self._hyper = starting_numbers(step, hyper or {})
+        own_seed = starting_seeds(step, seed, seeds)
         self._programs: dict[Any, Any] = {}
 
         first = jax.tree.map(lambda x: x[0], feed.block(seed, 0, 1))
-        shardings = self.layout.whole(np.uint32(seed)), self._item_shardings(first), self.layout.whole(self._hyper)
-        self._first = self.layout.put((np.uint32(seed), first, self._hyper), shardings)
+        shardings = self.layout.whole(own_seed), self._item_shardings(first), self.layout.whole(self._hyper)
+        self._first = self.layout.put((own_seed, first, self._hyper), shardings)
         # With its sharding, or the update would be traced again inside the block: the mesh is part of a traced type.
         item = self.layout.abstract(first, self._item_shardings(first))
         with tracing(self.layout.tracing()):
@@ -143,7 +154,10 @@ class Program:
         self._item = item
         self._refuse_unread(hyper or {})
         item_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(item))
-        self.plan = choose_plan(self.cost, feed.steps_per_epoch, item_bytes) if plan is None else plan
+        if plan is None:
+            offloaded = self.layout.offloads_optimizer
+            plan = choose_plan(self.cost, feed.steps_per_epoch, item_bytes, offloaded=offloaded)
+        self.plan = plan
 
     # ---- what is traced -------------------------------------------------------------------------------------------
 
@@ -163,10 +177,9 @@ class Program:
         return state
 
     def _one_update(self, state: State, data: PyTree, item: PyTree) -> tuple[State, Report]:
+        state = fetched(state, self.state_shardings)
         state, report = self._updated(self._on_mesh, state, constrain_rows(self.feed.take(data, item)))
-        if self.layout.mesh.size > 1:
-            state = jax.tree.map(jax.lax.with_sharding_constraint, state, self.state_shardings)
-        return state, report
+        return placed(state, self.state_shardings), report
 
     def _one_of_pmap(self, state: State, data: PyTree, item: PyTree) -> tuple[State, Report]:
         return self._updated(within_pmap(self.step, self.layout), state, self.feed.take(data, item))
@@ -251,9 +264,9 @@ class Program:
         return self.layout.put(np.zeros((self.plan.steps_per_dispatch, self._words), np.uint32))
 
     @property
-    def hyper(self) -> dict[str, float]:
-        """The traced numbers that a state begins with."""
-        return {name: float(value) for name, value in self._hyper.items()}
+    def hyper(self) -> dict[str, Any]:
+        """The traced numbers that a state begins with: floats, or lists of one a trial."""
+        return {name: value.tolist() for name, value in self._hyper.items()}
 
     @property
     def jaxpr_text(self) -> str:
@@ -262,7 +275,7 @@ class Program:
 
     @functools.cached_property
     def _plain_jaxpr(self) -> Any:
-        if self.layout.mesh.size == 1:
+        if self.layout.mesh.size == 1 and not self.layout.offloads_optimizer:
             return self._jaxpr
 
         def plain(state: State, data: PyTree, item: PyTree) -> tuple[State, Report]:
@@ -306,7 +319,7 @@ class Program:
 
     def block(self, step: int, count: int) -> PyTree:
         """The host's part of steps [step, step + count), for `run`."""
-        block = self.feed.block(self.seed, step, count)
+        block = block_here(self.feed, self.layout, self.seed, step, count)
         if self.plan.mode == "loop":
             offset = (step % self.feed.steps_per_epoch) % self.plan.steps_per_dispatch
             spare = self.plan.steps_per_dispatch - offset - count
@@ -314,9 +327,9 @@ class Program:
                 block = jax.tree.map(lambda x: np.pad(x, [(offset, spare)] + [(0, 0)] * (x.ndim - 1)), block)
         if self._by_pmap:
             return put_split(block, self.feed.batch_size, self.layout)
-        if self.plan.mode == "loop":  # once for all its steps
-            return self.layout.put(block, self.layout.block(block, self.feed.batch_size))
-        return self.layout.send(block, self.feed.batch_size)
+        if self.layout.uploads_by_call and self.plan.mode != "loop":  # whose block is put once for all its steps
+            return block
+        return put_block(block, self._item, self.feed.batch_size, self.layout)
 
     def run(self, state: State, block: PyTree, count: int, step: int) -> tuple[State, Packed]:
         """Train `count` steps from `step` on. Consumes `state`. Returns at once, while the device works.
@@ -350,14 +363,15 @@ class Program:
         return state, jax.block_until_ready(rows) if self.layout.in_step else rows
 
     def reports(self, words: np.ndarray) -> Report:
-        """Packed rows, as `read` returns them -> Report: scalars [count] float32, sums added up over the rows."""
+        """Packed rows, as `read` returns them -> Report: scalars [count] float32 (with trials [count, trials]), sums
+        added up over the rows."""
         scalars: dict[str, Any] = {}
         sums: dict[str, Any] = {}
         for field in self.fields:
+            values = words[:, field.start : field.stop].view(field.dtype)
             if field.path[0] == "scalars":
-                scalars[field.path[1]] = words.view(field.dtype)[:, field.start]
+                scalars[field.path[1]] = values.reshape(-1, *field.shape)
             else:
-                values = words[:, field.start : field.stop].view(field.dtype)
                 total = values.sum(0, dtype=np.float64 if values.dtype.kind == "f" else np.int64)
                 sums["/".join(field.path[1:])] = total.reshape(field.shape)
         return Report(scalars, sums)
@@ -365,7 +379,9 @@ class Program:
     def copy(self, state: State) -> State:
         """A second state in memory of its own, which survives when the first is donated."""
         if "copy" not in self._programs:
-            self._programs["copy"] = jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=self.state_shardings)
+            self._programs["copy"] = jax.jit(
+                lambda s: jax.tree.map(jnp.copy, fetched(s, self.state_shardings)), out_shardings=self.state_shardings
+            )
         return self._programs["copy"](state)
 
     def _refuse_unread(self, hyper: Mapping[str, float]) -> None:

@@ -84,9 +84,10 @@ class Resident(_Columns):
             for name, array in self.dataset.columns.items()
         }
 
-    def block(self, seed: int, step: int, count: int) -> np.ndarray:
-        """Indices, int32 [count, batch_size]; -1 is padding."""
-        return self.order(seed, step, count)
+    def block(self, seed: int, step: int, count: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """Indices, int32 [count, batch_size]; -1 is padding. With `rows`, those of these rows of each batch."""
+        indices = self.order(seed, step, count)
+        return indices if rows is None else indices[:, rows]
 
     def take(self, data: Any, item: Any) -> dict[str, jax.Array]:
         """Indices [batch_size] -> the batch, gathered in the graph."""
@@ -121,9 +122,13 @@ class Streamed(_Columns):
         """Nothing lives on the device."""
         return {}
 
-    def block(self, seed: int, step: int, count: int) -> dict[str, np.ndarray]:
-        """Whole batches: every column [count, batch_size, ...] and "weight" float32 [count, batch_size]."""
-        return gather(self.dataset, self.order(seed, step, count))
+    def block(self, seed: int, step: int, count: int, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Whole batches: every column [count, batch_size, ...] and "weight" float32 [count, batch_size].
+
+        With `rows`, only these rows of each batch are read: [count, len(rows), ...].
+        """
+        indices = self.order(seed, step, count)
+        return gather(self.dataset, indices if rows is None else indices[:, rows])
 
     def take(self, data: Any, item: Any) -> dict[str, jax.Array]:
         """The batch is the item itself."""

@@ -117,9 +117,12 @@ class GrainFeed:
         """Nothing lives on the device."""
         return {}
 
-    def block(self, seed: int, step: int, count: int) -> dict[str, np.ndarray]:
-        """Whole batches: every column [count, batch_size, ...] and "weight" float32 [count, batch_size]."""
-        batches = self._ahead(int(seed), int(step), int(count))
+    def block(self, seed: int, step: int, count: int, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Whole batches: every column [count, batch_size, ...] and "weight" float32 [count, batch_size].
+
+        With `rows`, only these rows of each batch are read and transformed: [count, len(rows), ...].
+        """
+        batches = self._ahead(int(seed), int(step), int(count), None if rows is None else tuple(rows.tolist()))
         return {
             name: np.stack([each[name] for each in batches], out=fresh((len(batches), *like.shape), like.dtype))
             for name, like in batches[0].items()
@@ -143,6 +146,7 @@ class _Batches:
     transform: Transform | None = None
     seed: int = 0
     first_step: int = 0
+    rows: tuple[int, ...] | None = None  # of each batch; None: all
 
     def __len__(self) -> int:
         return _FOREVER
@@ -150,15 +154,17 @@ class _Batches:
     def __getitem__(self, index: int) -> Record:
         step = self.first_step + int(index)
         indices = self.order(self.seed, step)[0]
+        rows = range(len(indices)) if self.rows is None else self.rows
+        indices = indices if self.rows is None else indices[list(rows)]
         if isinstance(self.dataset, Dataset) and self.transform is None:
             return gather(self.dataset, indices)
         epoch, batch = divmod(step, self.order.steps_per_epoch)
         start = epoch * self.order.examples + batch * self.order.batch_size
         columns = {name: np.empty((len(indices), *like.shape), like.dtype) for name, like in self.first.items()}
         weight = np.zeros(len(indices), np.float32)
-        for slot, index_or_padding in enumerate(indices.tolist()):
+        for slot, (place, index_or_padding) in enumerate(zip(rows, indices.tolist(), strict=True)):
             row = max(index_or_padding, 0)
-            for name, value in self.record(row, self.seed, start + slot).items():
+            for name, value in self.record(row, self.seed, start + place).items():
                 columns[name][slot] = value
             if index_or_padding >= 0:
                 weight[slot] = self.weight(row)
@@ -166,9 +172,9 @@ class _Batches:
         batch_columns = {column: narrow(array, column, name) for column, array in columns.items()}
         return {**batch_columns, "weight": weight}
 
-    def with_start(self, seed: int, first_step: int) -> _Batches:
-        """The same batches of another seed, counted from another step."""
-        return _Batches(self.dataset, self.order, self.transform, seed, first_step)
+    def with_start(self, seed: int, first_step: int, rows: tuple[int, ...] | None) -> _Batches:
+        """The same batches of another seed, counted from another step, and of each these rows."""
+        return _Batches(self.dataset, self.order, self.transform, seed, first_step, rows)
 
     @cached_property
     def _draws(self) -> Draws:
@@ -218,7 +224,7 @@ class _Batches:
         data: Any = self.dataset
         if isinstance(data, Dataset):
             data = _Sent({name: _sent(array) for name, array in data.columns.items()}, data.classes, data.name)
-        return _received, (data, self.order, self.transform, self.seed, self.first_step, os.getpid())
+        return _received, (data, self.order, self.transform, self.seed, self.first_step, self.rows, os.getpid())
 
 
 class _Ahead:
@@ -231,21 +237,22 @@ class _Ahead:
     def __init__(self, batches: _Batches, workers: int):
         self.batches = batches
         self.workers = workers
-        self._expected: tuple[int, int] | None = None  # (seed, step) that would continue the previous call
-        self._at: tuple[int, int] | None = None  # (seed, step) that the workers give next
+        self._expected: tuple[Any, ...] | None = None  # (seed, step, rows) that would continue the previous call
+        self._at: tuple[Any, ...] | None = None  # (seed, step, rows) that the workers give next
         self._iterators: list[Any] = []  # the present one, where workers run
         # Not __del__: at the interpreter's end that comes when the modules that grain needs are gone already.
         weakref.finalize(self, _end, self._iterators)
 
-    def __call__(self, seed: int, step: int, count: int) -> list[Record]:
+    def __call__(self, seed: int, step: int, count: int, rows: tuple[int, ...] | None) -> list[Record]:
         if step < 0 or count < 1:
             raise ValueError(f"a feed starts at step 0 and gives at least one batch, not step {step}, count {count}")
-        in_sequence, self._expected = self._expected == (seed, step), (seed, step + count)
-        if self.workers and in_sequence and self._at != (seed, step):
+        here_now, then = (seed, step, rows), (seed, step + count, rows)
+        in_sequence, self._expected = self._expected == here_now, then
+        if self.workers and in_sequence and self._at != here_now:
             self.close()
-            self._iterators.append(self._start(seed, step, count))
-            self._at = (seed, step)
-        if self._iterators and self._at == (seed, step):
+            self._iterators.append(self._start(seed, step, count, rows))
+            self._at = here_now
+        if self._iterators and self._at == here_now:
             try:
                 made = [next(self._iterators[0]) for _ in range(count)]
             except BaseException as problem:
@@ -260,15 +267,15 @@ class _Ahead:
                     stacklevel=3,
                 )
             else:
-                self._at = (seed, step + count)
+                self._at = then
                 return made
-        here = self.batches.with_start(seed, step)
+        here = self.batches.with_start(seed, step, rows)
         return [here[i] for i in range(count)]
 
-    def _start(self, seed: int, step: int, count: int) -> Any:
+    def _start(self, seed: int, step: int, count: int, rows: tuple[int, ...] | None) -> Any:
         grain = _grain()
         buffer = -(-count // self.workers) + 1  # a whole block ahead, and one more in the making
-        source = grain.MapDataset.source(self.batches.with_start(seed, step))
+        source = grain.MapDataset.source(self.batches.with_start(seed, step, rows))
         records = source.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         options = grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=buffer)
         return iter(records.mp_prefetch(options))
@@ -310,7 +317,13 @@ def _sent(array: np.ndarray) -> np.ndarray | _File:
 
 
 def _received(
-    data: Any, order: Order, transform: Transform | None, seed: int, first_step: int, sender: int
+    data: Any,
+    order: Order,
+    transform: Transform | None,
+    seed: int,
+    first_step: int,
+    rows: tuple[int, ...] | None,
+    sender: int,
 ) -> _Batches:
     _leave_interrupts_to(sender)
     if isinstance(data, _Sent):
@@ -321,7 +334,7 @@ def _received(
             for name, each in data.columns.items()
         }
         data = Dataset(columns, data.classes, data.name)
-    return _Batches(data, order, transform, seed, first_step)
+    return _Batches(data, order, transform, seed, first_step, rows)
 
 
 def _leave_interrupts_to(sender: int) -> None:

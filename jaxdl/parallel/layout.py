@@ -19,6 +19,9 @@ from jaxdl.parallel.rules import Rules, Table
 
 PyTree = Any
 
+#: What jax calls the host's memory that devices read and write by themselves.
+HOST_MEMORY = "pinned_host"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
@@ -65,6 +68,11 @@ class Layout:
         """The axes with whole parameters on each device of them: where sums can be reduced by hand, once an update."""
         return tuple(axis for axis in ("replica", "data") if self.sizes[axis] > 1)
 
+    @property
+    def offloads_optimizer(self) -> bool:
+        """Whether the optimizer's state lives in the host's memory."""
+        return self.parallel is not None and self.parallel.offloads_optimizer
+
     @functools.cached_property
     def rules(self) -> Rules:
         """Path -> sharding."""
@@ -81,8 +89,9 @@ class Layout:
 
     @property
     def device(self) -> jax.Device:
-        """The first device of the mesh: its kind stands for all."""
-        return self.mesh.devices.flat[0]
+        """The first device of the mesh in this process: its kind stands for all."""
+        every = self.mesh.devices.flat
+        return next((one for one in every if one.process_index == jax.process_index()), every[0])
 
     @property
     def batch_unit(self) -> int:
@@ -118,33 +127,46 @@ class Layout:
 
         Parameters, and their averages, go by the parameters' rules; whatever else ends in the path of a parameter and
         has its shape (moments, sums of gradients) by the optimizer's. Rows that follow their examples, and what each
-        device keeps for itself, are split as the batch is. All else is whole everywhere.
+        device keeps for itself, are split as the batch is. All else is whole everywhere. Where a State holds many
+        trials, each leaf has their axis before its own, and that stays whole.
 
         Raises:
             ValueError: parameters are to be split by a table that the model lacks, or a rule does not fit one.
         """
         if self.mesh.size == 1 or (self.parallel is not None and self.parallel.by_pmap):
-            return self.whole(tree)
+            return self._offloaded(self.whole(tree), tree)
         self._require_table()
-        params = {path: tuple(leaf.shape) for path, leaf in _paths(tree.params)}
+        before = (None,) * tree.seed.ndim  # the trial axis
+        params = {path: tuple(leaf.shape[len(before) :]) for path, leaf in _paths(tree.params)}
         in_order = sorted(params, key=len, reverse=True)
 
         def sharding(path: tuple[str, ...], leaf: Any) -> NamedSharding:
-            shape = tuple(leaf.shape)
+            shape = tuple(leaf.shape[len(before) :])
             if path[:2] == ("model_state", "carry"):
-                return NamedSharding(self.mesh, PartitionSpec(self._batch_part(shape[0])))
+                return NamedSharding(self.mesh, PartitionSpec(*before, self._batch_part(shape[0])))
             if path[:2] == ("extra", "residual"):
-                return NamedSharding(self.mesh, PartitionSpec(self.hand_axes))
+                return NamedSharding(self.mesh, PartitionSpec(*before, self.hand_axes))
             name = "/".join(path)
             for own in in_order:
                 if name.endswith("/" + own) and params[own] == shape:
                     whole = path[0] == "params" or path[:2] == ("extra", "average")
                     spec, _ = self.rules.parameter(own, shape) if whole else self.rules.optimizer(own, shape)
-                    return NamedSharding(self.mesh, spec)
+                    return NamedSharding(self.mesh, PartitionSpec(*before, *spec))
             return self.replicated
 
         flat, structure = jax.tree_util.tree_flatten_with_path(tree)
-        return jax.tree.unflatten(structure, [sharding(_names(path), leaf) for path, leaf in flat])
+        shardings = jax.tree.unflatten(structure, [sharding(_names(path), leaf) for path, leaf in flat])
+        return self._offloaded(shardings, tree)
+
+    def _offloaded(self, shardings: PyTree, tree: PyTree) -> PyTree:
+        """The optimizer's arrays in the host's memory, if asked; to move a scalar would cost more than it frees."""
+        if not self.offloads_optimizer:
+            return shardings
+
+        def move(sharding: NamedSharding, leaf: Any) -> NamedSharding:
+            return sharding.with_memory_kind(HOST_MEMORY) if leaf.ndim else sharding
+
+        return shardings.replace(opt_state=jax.tree.map(move, shardings.opt_state, tree.opt_state))
 
     def notes(self, params: PyTree) -> tuple[str, ...]:
         """What could not be split as asked, or stays whole, by the path of the parameter."""
@@ -178,14 +200,31 @@ class Layout:
         axes = tuple(axis for axis in BATCH_AXES if self.sizes[axis] > 1)
         return axes if axes and rows % self.batch_shards == 0 else None
 
+    @functools.cached_property
+    def several(self) -> bool:
+        """Whether some of the devices are other processes'."""
+        return len({device.process_index for device in self.mesh.devices.flat}) > 1
+
+    def rows_here(self, batch_size: int) -> np.ndarray | None:
+        """Which rows of a batch the devices of this process hold, ascending; None where nobody else has devices."""
+        if not self.several:
+            return None
+        held = np.zeros(batch_size, bool)
+        parts = self._rows((batch_size,), batch_size, 0).addressable_devices_indices_map((batch_size,))
+        for index in parts.values():
+            held[index] = True
+        return np.flatnonzero(held)
+
     def tracing(self, manual: Sequence[str] = (), reduce: Sequence[str] = ()) -> Tracing | None:
-        """What models see while a program for this mesh is traced; None on one device.
+        """What models see while a program for this mesh is traced; None on one device where nothing is asked of them.
 
         Args:
             manual: axes that are split by hand there (inside shard_map).
             reduce: those of them over which a batch's statistics are averaged.
         """
-        if self.mesh.size == 1:
+        asked = self.parallel
+        offload = asked is not None and asked.offloads_activations
+        if self.mesh.size == 1 and not offload and (asked is None or asked.remat is None):
             return None
 
         def constrain(x: jax.Array, names: Names) -> jax.Array:
@@ -209,14 +248,13 @@ class Layout:
                 return x
             return jax.lax.with_sharding_constraint(x, PartitionSpec() if manual else self.replicated)
 
-        asked = self.parallel
         stages = self.sizes["stage"]
         schedule = None
         if asked is not None and stages > 1:
             schedule = Schedule(stages, asked.repeats, asked.microbatches or stages)
         return Tracing(
             constrain, gathered, gradient, self.mesh, schedule, self.sizes["context"], asked.remat if asked else None,
-            self._used, tuple(reduce),
+            self._used, tuple(reduce), offload,
         )  # fmt: skip
 
     @functools.cached_property
@@ -227,7 +265,8 @@ class Layout:
         """A sentence where something was asked for that no model has acted on; after tracing.
 
         Raises:
-            ValueError: `stage`, `context`, `expert` or `remat` did nothing; a ring beside gathers on virtual devices.
+            ValueError: `stage`, `context`, `expert`, `remat` or `offload` of activations did nothing; a ring beside
+                gathers on virtual devices.
         """
         beside = [name for name in ("fsdp", "tensor", "expert") if self.sizes[name] > 1]
         if self.sizes["context"] > 1 and beside and self.in_step and not self.planned:
@@ -239,12 +278,15 @@ class Layout:
         asked = {name for name in ("stage", "context", "expert") if self.sizes[name] > 1}
         if self.parallel is not None and self.parallel.remat not in (None, "none"):
             asked.add("remat")
+        if self.parallel is not None and self.parallel.offloads_activations:
+            asked.add("offload")
         for name in sorted(asked - self._used):
             means = {
                 "stage": "runs its layers as a pipeline",
                 "context": "splits its sequence, of a length that divides",
                 "expert": "has a mixture of experts",
                 "remat": "can compute its layers again",
+                "offload": "can move its activations to the host",
             }[name]
             if name == "expert":
                 raise ValueError(
@@ -272,22 +314,15 @@ class Layout:
         shardings = self.whole(tree) if shardings is None else shardings
         if self.planned:
             return self.abstract(tree, shardings)
-        if jax.process_count() == 1:
-            return jax.device_put(tree, shardings)
-        return jax.tree.map(_place, tree, shardings)
+        if self.several:
+            return jax.tree.map(_place, tree, shardings)
+        return jax.device_put(tree, shardings)
 
     @functools.cached_property
     def uploads_by_call(self) -> bool:
-        """Whether `send` leaves arrays on the host, for the compiled call to take over."""
+        """Whether blocks stay on the host for the compiled call to take over, at a sixth of what `put` costs on one CPU
+        device (0.05 against 0.3 ms a dispatch). Elsewhere they are put, and travel during the call before."""
         return self.mesh.size == 1 and self.device.platform == "cpu" and not self.planned
-
-    def send(self, tree: PyTree, batch_size: int) -> PyTree:
-        """A block of the host -> arguments of one call of a compiled program.
-
-        On one CPU device they stay on the host: the call takes them over at a sixth of what `put` costs (0.05 against
-        0.3 ms a dispatch). Elsewhere they are put at once, and travel while the device works on the call before.
-        """
-        return tree if self.uploads_by_call else self.put(tree, self.block(tree, batch_size))
 
     @property
     def in_step(self) -> bool:

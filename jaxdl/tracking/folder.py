@@ -80,6 +80,11 @@ class RunFolder:
             raise FileNotFoundError(f"{folder} holds no run (none of {', '.join(_KNOWN)}){found}")
         raise FileNotFoundError(f"there is no folder {folder}{found}")
 
+    @staticmethod
+    def watch(path: str | os.PathLike[str]) -> RunFolder:
+        """The folder of a run that another process writes: it is read here, and what is to be written is left to it."""
+        return _Watched(Path(path).expanduser())
+
     @property
     def checkpoints(self) -> Path:
         """Where the checkpoints are."""
@@ -201,6 +206,24 @@ class RunFolder:
             yield {
                 k: v if k in _TEXT_KEYS else _NUMBERS.get(v, v) if isinstance(v, str) else v for k, v in record.items()
             }
+
+
+class _Watched(RunFolder):
+    """The folder of a run for all processes of a training but the one that writes it."""
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Left to the process that writes."""
+        return self.path / name
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Left to the process that writes."""
+
+    def rewind(self, step: int) -> int:
+        """Left to the process that writes."""
+        return 0
+
+    def set_status(self, status: str, **fields: Any) -> None:
+        """Left to the process that writes."""
 
 
 def is_run(path: Path) -> bool:
