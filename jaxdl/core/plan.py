@@ -55,13 +55,14 @@ class RunPlan:
         return dataclasses.asdict(self)
 
 
-def choose_plan(cost: Cost, steps_per_epoch: int, item_bytes: int) -> RunPlan:
+def choose_plan(cost: Cost, steps_per_epoch: int, item_bytes: int, *, offloaded: bool = False) -> RunPlan:
     """The rule. K steps should take about `DISPATCH_SECONDS`; convolutions on a CPU loop, all else scans.
 
     Args:
         cost: of one update.
         steps_per_epoch: blocks never cross the end of an epoch.
         item_bytes: what the host hands over for one step.
+        offloaded: parts of the state live in the host's memory, which no compiled loop has to carry then.
     """
     least, speed = SPEED.get(jax.default_backend(), SPEED["gpu"])
     seconds = least + cost.flops / speed
@@ -73,6 +74,8 @@ def choose_plan(cost: Cost, steps_per_epoch: int, item_bytes: int) -> RunPlan:
         return RunPlan(
             "loop", even(steps_per_epoch, max(limit, 8)), "convolutions on a CPU are slow in a compiled loop"
         )
+    if offloaded:
+        return RunPlan("loop", even(steps_per_epoch, limit), "the optimizer's state passes from the host and back")
     return RunPlan("scan", even(steps_per_epoch, limit), f"{cost.flops:.2g} FLOPs a step")
 
 

@@ -13,14 +13,18 @@ from typing import Any
 
 import flax.linen as linen
 import jax
-from jax.ad_checkpoint import checkpoint_policies
+from jax.ad_checkpoint import checkpoint_name, checkpoint_policies
 
 from jaxdl.parallel import current
+from jaxdl.parallel.layout import HOST_MEMORY
 from jaxdl.parallel.pipeline import pipeline
 
 Array = jax.Array
 PyTree = Any
 ApplyOne = Callable[[PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+
+#: What the input of each layer is called when it is offloaded.
+LAYER_INPUT = "layer_input"
 
 REMAT = ("none", "full", "dots", "dots_no_batch", "names:NAME,...")
 
@@ -45,7 +49,8 @@ def run_layers(
         per_layer: [layers, ...] each leaf: keys, caches, rates. In a pipeline the leaf called "key" differs between
             microbatches, too.
         batched: what every layer reads and none changes (padding masks, an encoder's memory); leading axis batch.
-        remat: what the backward pass computes again, see `remat_policy`; `Parallel(remat=)` overrides it.
+        remat: what the backward pass computes again, see `remat_policy`; `Parallel(remat=)` overrides it. What it keeps
+            goes to the host where `Parallel(offload=)` says so, see `offload_policy`.
         unroll: one program text for each layer instead of a loop.
 
     Returns:
@@ -58,13 +63,16 @@ def run_layers(
     if now is not None and now.remat is not None:
         remat = now.remat
         now.used.add("remat")
+    offload = now is not None and now.offload
+    if now is not None and offload:
+        now.used.add("offload")
 
     def body(x: PyTree, layer: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         return one(layer[0], x, layer[1], batched)
 
     layers = jax.tree.leaves(stacked_params)[0].shape[0]
     # In a loop XLA cannot merge the second forward pass with the first anyway; unrolled, it must be kept from it.
-    one = rematerialised(apply_one, remat, prevent_cse=unroll)
+    one = rematerialised(apply_one, remat, prevent_cse=unroll, offload=offload)
     if now is None or now.pipeline is None or now.mesh is None:
         return jax.lax.scan(body, x, (stacked_params, per_layer), length=layers, unroll=layers if unroll else 1)
     now.used.add("stage")
@@ -86,8 +94,17 @@ def run_layers(
     return x, (None, {})
 
 
-def rematerialised(function: Callable[..., Any], remat: str, *, prevent_cse: bool = True) -> Callable[..., Any]:
-    """The function, whose backward pass computes again what the policy called `remat` does not keep."""
+def rematerialised(function: ApplyOne, remat: str, *, prevent_cse: bool = True, offload: bool = False) -> ApplyOne:
+    """The layer, whose backward pass computes again what the policy called `remat` does not keep.
+
+    With `offload` what is kept waits in the host's memory: `offload_policy`.
+    """
+    if offload:
+
+        def named(params: PyTree, x: PyTree, *others: PyTree) -> tuple[PyTree, PyTree]:
+            return function(params, jax.tree.map(lambda leaf: checkpoint_name(leaf, LAYER_INPUT), x), *others)
+
+        return jax.checkpoint(named, policy=offload_policy(remat), prevent_cse=prevent_cse)
     if remat == "none":
         return function
     return jax.checkpoint(function, policy=remat_policy(remat), prevent_cse=prevent_cse)
@@ -107,10 +124,7 @@ def remat_policy(remat: str) -> Callable[..., Any]:
         ValueError: an unknown name; the nearest is suggested.
     """
     if remat.startswith("names:"):
-        names = [name.strip() for name in remat.removeprefix("names:").split(",") if name.strip()]
-        if not names:
-            raise ValueError("remat 'names:' says which values to keep: names:attention_out,mlp_out")
-        return checkpoint_policies.save_only_these_names(*names)
+        return checkpoint_policies.save_only_these_names(*_names(remat))
     policies = {
         "full": checkpoint_policies.nothing_saveable,
         "dots": checkpoint_policies.dots_saveable,
@@ -121,6 +135,41 @@ def remat_policy(remat: str) -> Callable[..., Any]:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"no remat policy is called {remat!r}{hint} (it is one of {', '.join(REMAT)})")
     return policies[remat]
+
+
+def offload_policy(remat: str) -> Callable[..., Any]:
+    """What waits in the host's pinned memory between the forward and the backward pass; nothing else is kept.
+
+    - "none" and "full": the input of each layer
+    - "dots_no_batch": and the results of products with weights
+    - "names:attention_out,mlp_out": and the values so called
+
+    Raises:
+        ValueError: "dots", whose products of attention are larger than all else together; an unknown name.
+    """
+    if remat == "dots":
+        raise ValueError(
+            'remat="dots" keeps the products of attention, [batch, heads, length, length], which are too large for the '
+            'way to the host: take "full", "dots_no_batch" or "names:..." with offload='
+        )
+    named = [LAYER_INPUT, *(_names(remat) if remat.startswith("names:") else ())]
+    if not remat.startswith("names:") and remat != "none":
+        remat_policy(remat)  # its sentence for an unknown name
+    by_name = checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[], names_which_can_be_offloaded=named, offload_src="device",
+        offload_dst=HOST_MEMORY,
+    )  # fmt: skip
+    if remat != "dots_no_batch":
+        return by_name
+    products = checkpoint_policies.offload_dot_with_no_batch_dims("device", HOST_MEMORY)
+    return lambda prim, *args, **params: (by_name if prim.name == "name" else products)(prim, *args, **params)
+
+
+def _names(remat: str) -> list[str]:
+    names = [name.strip() for name in remat.removeprefix("names:").split(",") if name.strip()]
+    if not names:
+        raise ValueError("remat 'names:' says which values to keep: names:attention_out,mlp_out")
+    return names
 
 
 class Stack(linen.Module):

@@ -28,10 +28,11 @@ class Tracing:
         pipeline: how layers run over "stage"; None where that axis has size 1.
         context: how many devices share a sequence.
         remat: what layers compute again, by name; None: as the model says.
-        used: which of "stage", "context", "expert" and "remat" a model has acted on; what was asked for and is not in
-            it at the end did nothing, and is refused.
+        used: which of "stage", "context", "expert", "remat" and "offload" a model has acted on; what was asked for and
+            is not in it at the end did nothing, and is refused.
         reduce_axes: mesh axes that split the batch by hand here (inside pmap): statistics of a batch are averaged over
             them. () where XLA does it, or where the batch is split on purpose (accumulation).
+        offload: whether what layers keep for the backward pass waits in the host's memory.
     """
 
     constrain: Callable[[jax.Array, Names], jax.Array]
@@ -43,6 +44,7 @@ class Tracing:
     remat: str | None = None
     used: set[str] = dataclasses.field(default_factory=set)
     reduce_axes: tuple[str, ...] = ()
+    offload: bool = False
 
 
 _tracing: ContextVar[Tracing | None] = ContextVar("jaxdl_tracing", default=None)
@@ -94,7 +96,8 @@ def current() -> Tracing | None:
 
 def on_a_mesh() -> bool:
     """Whether a program for several devices is being traced."""
-    return _tracing.get() is not None
+    now = _tracing.get()
+    return now is not None and (now.mesh is None or now.mesh.size > 1)
 
 
 def reduce_axes() -> tuple[str, ...]:

@@ -19,6 +19,7 @@ AXES = ("replica", "stage", "data", "fsdp", "expert", "context", "tensor")
 BATCH_AXES = ("replica", "data", "fsdp", "expert")
 
 COMPRESSIONS = ("bf16", "int8")
+OFFLOADS = ("activations", "optimizer", "activations+optimizer")
 
 PRESETS = {
     "ddp": "the batch is split, everything else is whole on each device",
@@ -55,6 +56,9 @@ class Parallel:
         microbatches: parts of a batch in a pipeline; None: as many as stages.
         remat: what the backward pass computes again instead of keeping it, where the model stacks its layers by
             `nn.Stack`: "full", "dots", "dots_no_batch" or "names:...", see `nn.Stack`. None: as the model says.
+        offload: what waits in the host's pinned memory while it is not used: "optimizer" (the arrays of its state, but
+            in the update), "activations" (what a model's `nn.Stack` keeps for the backward pass), or
+            "activations+optimizer". None: nothing.
         compress: what gradients cross data and replica axes as: None (float32), "bf16", or "int8" with error feedback.
         rules: ((pattern, axes), ...): a pattern, as `re.fullmatch` takes it, on a parameter's path "dense/kernel", and
             one mesh axis (or a tuple of them, or None) for each of its dimensions. They are final and
@@ -62,7 +66,7 @@ class Parallel:
         shard_above: parameters of fewer elements stay whole on each device, unless a table names them.
 
     Raises:
-        ValueError: an unknown preset or compression, a size that is no positive number or -1, two sizes of -1.
+        ValueError: an unknown preset, compression or offload, a size that is no positive number or -1, two sizes of -1.
     """
 
     preset: str | None = None
@@ -79,6 +83,7 @@ class Parallel:
     repeats: int = 1
     microbatches: int | None = None
     remat: str | None = None
+    offload: str | None = None
     compress: str | None = None
     rules: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     shard_above: int = 2**16
@@ -90,6 +95,12 @@ class Parallel:
             raise ValueError(f"parallel={self.preset!r} is no preset{hint} (they are {', '.join(PRESETS)})")
         if self.compress is not None and self.compress not in COMPRESSIONS:
             raise ValueError(f"compress={self.compress!r}: choose None, {' or '.join(map(repr, COMPRESSIONS))}")
+        if self.offload is not None and self.offload not in OFFLOADS:
+            near = difflib.get_close_matches(str(self.offload), OFFLOADS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"offload={self.offload!r}{hint} (it is None, {' or '.join(map(repr, OFFLOADS))})")
+        if self.offload is not None and self.by_pmap:
+            raise ValueError(f'pmap keeps everything on its devices: take "ddp" with offload={self.offload!r}')
         for name in (*AXES, "group"):
             size = getattr(self, name)
             if size is None:
@@ -123,6 +134,16 @@ class Parallel:
         return self.zero1 or self.preset in ("zero1", "mics+zero1")
 
     @property
+    def offloads_optimizer(self) -> bool:
+        """Whether the optimizer's state lives in the host's memory."""
+        return "optimizer" in (self.offload or "")
+
+    @property
+    def offloads_activations(self) -> bool:
+        """Whether what layers keep for the backward pass waits in the host's memory."""
+        return "activations" in (self.offload or "")
+
+    @property
     def by_pmap(self) -> bool:
         """Whether `jax.pmap` runs the program."""
         return self.preset == "pmap"
@@ -145,8 +166,10 @@ class Parallel:
         elif preset.startswith("mics"):
             others = math.prod(size for name, size in given.items() if name not in ("replica", "fsdp") and size > 0)
             given = {"fsdp": self.group or _group(devices, others), "replica": -1} | given
-        elif not given:
-            raise ValueError("Parallel() names no axis: say Parallel('fsdp') or Parallel(data=-1)")
+        elif not given and count > 1:
+            raise ValueError(
+                f"{_shown({})} names no axis for the {count} devices: say Parallel('fsdp') or Parallel(data=-1)"
+            )
         rest = [name for name, size in given.items() if size == -1]
         if len(rest) > 1:  # a preset's own axis gives way to the one that the user left open
             own = [name for name in rest if getattr(self, name) is None]
