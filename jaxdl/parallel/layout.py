@@ -28,7 +28,7 @@ class Layout:
     """A mesh, and what lies where on it. `Layout.single()` is one device with everything on it.
 
     Attributes:
-        mesh: all of `AXES`, in that order.
+        mesh: all of `AXES`.
         parallel: what was asked for; None on one device.
         table: ((pattern, logical axes), ...), the model's own, for its parameters.
         planned: nothing is uploaded: `put` gives shapes with their shardings, so that a Program is traced and compiled

@@ -15,6 +15,10 @@ from jax.sharding import AxisType, Mesh
 #: Slow network first; every axis is always present, size 1 where it is not used.
 AXES = ("replica", "stage", "data", "fsdp", "expert", "context", "tensor")
 
+#: The order of the axes in the mesh itself, in which regions that are split by hand lie in each other (the pipeline in
+#: the island of data copies). Since jax 0.12 XLA ends the process where an inner axis stands before an outer one.
+NESTED = ("replica", "data", "stage", "fsdp", "expert", "context", "tensor")
+
 #: The axes that split a batch between devices, in the order in which they split it.
 BATCH_AXES = ("replica", "data", "fsdp", "expert")
 
@@ -191,10 +195,13 @@ class Parallel:
         return {name: given.get(name, 1) for name in AXES}
 
     def mesh(self, devices: Sequence[jax.Device] | None = None) -> Mesh:
-        """The mesh over these devices (all of them when None), with all of `AXES`."""
+        """The mesh over these devices (all of them when None), with all of `AXES`: laid out in that order, so that what
+        stands first crosses the slow network, and named in the order of `NESTED`."""
         devices = jax.devices() if devices is None else list(devices)
         sizes = self.sizes(devices)
-        return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+        auto = (AxisType.Auto,) * len(AXES)
+        laid = jax.make_mesh(tuple(sizes.values()), AXES, axis_types=auto, devices=devices).devices
+        return Mesh(laid.transpose([AXES.index(axis) for axis in NESTED]), NESTED, axis_types=auto)
 
     def as_dict(self) -> dict[str, Any]:
         """What differs from the defaults, as plain values: for a run's folder and its report."""
