@@ -58,8 +58,10 @@ def named_leaves(tree: PyTree, *, abstract: bool = False) -> dict[str, Any]:
 
 
 def on_host(leaf: Any) -> bool:
-    """Whether a leaf lies in host memory: a NumPy array, or a jax array on CPU devices."""
-    return not isinstance(leaf, jax.Array) or all(device.platform == "cpu" for device in leaf.devices())
+    """Whether a leaf lies in host memory: a NumPy array, or a jax array on CPU devices or offloaded from others."""
+    if not isinstance(leaf, jax.Array) or leaf.sharding.memory_kind in ("pinned_host", "unpinned_host"):
+        return True
+    return all(device.platform == "cpu" for device in leaf.devices())
 
 
 def host_copy(leaf: Any) -> np.ndarray:
