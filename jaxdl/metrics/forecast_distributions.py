@@ -15,9 +15,9 @@ from jaxdl.metrics.call import one_call
 from jaxdl.metrics.forecast_points import as_scale, over_scale
 from jaxdl.metrics.forecasting import with_axis
 from jaxdl.metrics.inputs import as_float, as_weight
+from jaxdl.metrics.lanes import weighted_sums
 from jaxdl.metrics.means import MeanOf
 from jaxdl.metrics.metric import Derived, Reduce
-from jaxdl.metrics.moments import weighted_sums
 from jaxdl.metrics.scores import order_of, score_of
 
 

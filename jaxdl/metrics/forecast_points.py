@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxdl.metrics import sums
 from jaxdl.metrics.call import one_call
 from jaxdl.metrics.inputs import as_float, as_mask, as_weight
+from jaxdl.metrics.lanes import weighted_sums
 from jaxdl.metrics.metric import Derived, Reduce
-from jaxdl.metrics.moments import weighted_sums
 from jaxdl.metrics.regression import Errors, errors
 
 

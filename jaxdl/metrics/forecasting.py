@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxdl.metrics import sums
 from jaxdl.metrics.call import one_call
 from jaxdl.metrics.inputs import as_float, as_weight
+from jaxdl.metrics.lanes import weighted_sums
 from jaxdl.metrics.metric import Derived, Reduce
-from jaxdl.metrics.moments import weighted_sums
 from jaxdl.metrics.regression import pinball
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -18,26 +18,42 @@ from jax import lax
 
 from jaxdl.metrics import sums
 from jaxdl.metrics.inputs import as_float, as_weight, same_shape
+from jaxdl.metrics.lanes import add_up, plain
 from jaxdl.metrics.metric import Reduce
 
-# Examples that are added side by side, and how many of them one float32 sum takes before it goes into a two-float sum:
-# R2 of 1e6 examples was fastest with 1000 to 2000 lanes, and 32 additions keep the rounding below 1e-6.
-_LANES = 2048
-_ADDITIONS = 32
-# Rows whose terms one fused loop adds in registers; the sums are read and written once for them: half the time of one
-# row after the other, and 16 are slow again.
-_TOGETHER = 8
 _ROW = 500
 # Fewer examples than this are all looked at for a rough mean, of others a sample: a gather of 2000 numbers, where a
 # quarter of all in rows took a fifth of the time of R2.
 _FEW, _SAMPLE = 8000, 1024
 
-Of = Literal["values", "errors", "pairs"]
-#: kind -> (variables, pairs of them whose centred products are kept)
-_KINDS: dict[str, tuple[tuple[str, ...], tuple[tuple[int, int], ...]]] = {
-    "values": (("preds",), ((0, 0),)),
-    "errors": (("target", "error"), ((0, 0), (1, 1))),
-    "pairs": (("preds", "target"), ((0, 0), (1, 1), (0, 1))),
+Of = Literal["values", "errors", "squared_errors", "pairs"]
+
+
+class _Kind(NamedTuple):
+    """What is kept of preds and target.
+
+    Attributes:
+        variables: the arrays -> the variables whose means are kept.
+        pairs: pairs of them whose centred products are kept.
+        squared: the arrays -> the variables whose squares are added as they are; these sums follow the products.
+    """
+
+    variables: Callable[..., tuple[jax.Array, ...]]
+    pairs: tuple[tuple[int, int], ...]
+    squared: Callable[..., tuple[jax.Array, ...]] = lambda *arrays: ()
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many means there are, and how many sums of products and of squares."""
+        means = 1 + max(max(pair) for pair in self.pairs)
+        return means, len(self.pairs) + len(self.squared(0, 0))
+
+
+_KINDS: dict[str, _Kind] = {
+    "values": _Kind(lambda preds: (preds,), ((0, 0),)),
+    "errors": _Kind(lambda preds, target: (target, preds - target), ((0, 0), (1, 1))),
+    "squared_errors": _Kind(lambda preds, target: (target,), ((0, 0),), lambda preds, target: (preds - target,)),
+    "pairs": _Kind(lambda preds, target: (preds, target), ((0, 0), (1, 1), (0, 1))),
 }
 
 
@@ -47,7 +63,8 @@ class MomentState(NamedTuple):
     Attributes:
         weight: Sums [..., outputs], the total weight.
         mean: Sums [..., variables, outputs].
-        product: Sums [..., products, outputs], sum of weight * (x - mean x) * (y - mean y).
+        product: Sums [..., products, outputs], sum of weight * (x - mean x) * (y - mean y); with "squared_errors" then
+            the sum of weight * error^2.
     """
 
     weight: sums.Sums
@@ -59,11 +76,14 @@ class MomentState(NamedTuple):
 class Moments:
     """Weight, means and centred products: the statistic of R2, variances and correlations.
 
-    of: "values" (of preds: mean, variance), "errors" (of target, and of preds - target: R2, explained variance) or
-    "pairs" (of preds and target, with their covariance: correlations). outputs: None, and every number of [...] is an
-    example of one and the same variable; or k, and the last axis of [..., k] holds k variables, each with its own
-    moments. Squares must fit in float32: deviations from 1e-18 to 1e18, and
-    weights above 1e-30. A NaN or an infinity makes its output NaN.
+    of: "values" (of preds: mean, variance), "squared_errors" (of target, and the sum of (preds - target)^2: R2),
+    "errors" (of target, and of preds - target: explained variance) or "pairs" (of preds and target, with their
+    covariance: correlations). outputs: None, and every number of [...] is an example of one and the same variable; or
+    k, and the last axis of [..., k] holds k variables, each with its own moments. Squares must fit in float32:
+    deviations from 1e-18 to 1e18, and weights above 1e-30. A NaN or an infinity makes its output NaN.
+
+    A squared error has nothing to cancel, so it needs neither a mean nor a centre: three sums in the place of four,
+    and three quarters of the time.
     """
 
     of: Of = "errors"
@@ -73,7 +93,7 @@ class Moments:
 
     def __post_init__(self) -> None:
         if self.of not in _KINDS:
-            raise ValueError(f"{self.name}: of must be 'values', 'errors' or 'pairs'; it is {self.of!r}")
+            raise ValueError(f"{self.name}: of must be one of {', '.join(map(repr, _KINDS))}; it is {self.of!r}")
         check_outputs(self.outputs, self.name)
 
     @property
@@ -83,12 +103,12 @@ class Moments:
 
     def init(self, batch_shape: tuple[int, ...] = ()) -> MomentState:
         """The empty state."""
-        variables, pairs = _KINDS[self.of]
+        means, products = _KINDS[self.of].counts
         outputs = self.outputs or 1
         return MomentState(
             weight=sums.zeros((*batch_shape, outputs)),
-            mean=sums.zeros((*batch_shape, len(variables), outputs)),
-            product=sums.zeros((*batch_shape, len(pairs), outputs)),
+            mean=sums.zeros((*batch_shape, means, outputs)),
+            product=sums.zeros((*batch_shape, products, outputs)),
         )
 
     def update(
@@ -103,7 +123,7 @@ class Moments:
         outputs = check_last_axis(values.shape, self.outputs, self.name)
         weights = as_weight(values.shape, weight, mask, self.name)
         flat = [array.reshape(-1) for array in given]
-        new = _moments(_VARIABLES[self.of], flat, None if weights is None else weights.reshape(-1), outputs, self.of)
+        new = _moments(self.of, flat, None if weights is None else weights.reshape(-1), outputs)
         return self.merge(state, new)
 
     def merge(self, a: MomentState, b: MomentState) -> MomentState:
@@ -113,10 +133,13 @@ class Moments:
         share = jnp.where(both == 0, jnp.zeros_like(both), right / jnp.where(both == 0, jnp.ones_like(both), both))
         delta = sums.value(sums.add(b.mean, _negative(a.mean)))
         share = share[..., None, :]
-        mean = sums.add(a.mean, _plain(delta * share))
-        first, second = (jnp.asarray(index) for index in zip(*_KINDS[self.of][1], strict=True))
+        mean = sums.add(a.mean, plain(delta * share))
+        pairs = _KINDS[self.of].pairs
+        first, second = (jnp.asarray(index) for index in zip(*pairs, strict=True))
         cross = jnp.take(delta, first, axis=-2) * jnp.take(delta, second, axis=-2) * (left[..., None, :] * share)
-        product = sums.add(sums.add(a.product, b.product), _plain(cross))
+        plainly = a.product.hi[..., len(pairs) :, :]  # squares that were not centred only add
+        cross = jnp.concatenate([cross, jnp.zeros_like(plainly)], axis=-2)
+        product = sums.add(sums.add(a.product, b.product), plain(cross))
 
         def chosen(joined: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
             # an empty side leaves the other as it is, with all its digits
@@ -129,69 +152,51 @@ class Moments:
         )
 
 
-def _target_and_error(preds: jax.Array, target: jax.Array) -> tuple[jax.Array, ...]:
-    return target, preds - target
-
-
-def _as_given(*values: jax.Array) -> tuple[jax.Array, ...]:
-    return values
-
-
-_VARIABLES: dict[str, Callable[..., tuple[jax.Array, ...]]] = {
-    "values": _as_given,
-    "errors": _target_and_error,
-    "pairs": _as_given,
-}
-
-
-def _moments(
-    variables: Callable[..., tuple[jax.Array, ...]],
-    arrays: Sequence[jax.Array],
-    weight: jax.Array | None,
-    outputs: int,
-    of: str,
-) -> MomentState:
+def _moments(of: str, arrays: Sequence[jax.Array], weight: jax.Array | None, outputs: int) -> MomentState:
     """The moments of one batch of flat arrays [examples * outputs]: rough means, then what is centred on them."""
-    pairs = _KINDS[of][1]
+    kind = _KINDS[of]
     unit: Any = np.float32(1)
     if weight is not None:
         weight, unit = _near_one(weight)
     given = list(arrays) if weight is None else [*arrays, weight]
-
-    def split(chunk: Sequence[jax.Array]) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
-        return variables(*chunk[: len(arrays)]), None if weight is None else chunk[-1]
-
-    values, weights = split(given)
-    mean, scale = _rough_means(arrays, weights, outputs, of)
+    used = len(arrays)
+    values = kind.variables(*arrays)
+    mean, scale = _rough_means(arrays, weight, outputs, of)
     # Any number near the mean will do; where the first example is one, it is taken: the deviations of a constant are 0
-    start = jnp.stack([_first(value, weights, outputs) for value in values])
+    start = jnp.stack([_first(value, weight, outputs) for value in values])
     pivot = jnp.where(jnp.abs(start - mean) <= np.float32(1e-6) * scale, start, mean)
 
     def terms(*chunk: jax.Array) -> list[jax.Array]:
-        values, weights = split(chunk)
         repeats = chunk[0].shape[0] // outputs
-        centred = [value - jnp.tile(pivot[i], repeats) for i, value in enumerate(values)]
-        if weights is None:
-            return [*centred, *(centred[i] * centred[j] for i, j in pairs)]
-        centred = [jnp.where(weights == 0, jnp.zeros_like(value), value) for value in centred]
+        centred = [value - jnp.tile(pivot[i], repeats) for i, value in enumerate(kind.variables(*chunk[:used]))]
+        squared = list(kind.squared(*chunk[:used]))
+        if weight is None:
+            return [*centred, *(centred[i] * centred[j] for i, j in kind.pairs), *(x * x for x in squared)]
+        weights = chunk[-1]
+        centred, squared = (
+            [jnp.where(weights == 0, jnp.zeros_like(value), value) for value in some] for some in (centred, squared)
+        )
         heavy = [weights * value for value in centred]
-        return [*heavy, *(heavy[i] * centred[j] for i, j in pairs), weights]
+        products = [heavy[i] * centred[j] for i, j in kind.pairs]
+        return [*heavy, *products, *(weights * x * x for x in squared), weights]
 
     found = add_up(terms, given, outputs)
-    count, last = len(values), len(values) + len(pairs)
-    if weights is None:
+    means_of, products_of = kind.counts
+    last = means_of + products_of
+    if weight is None:
         count_of = np.float64(arrays[0].shape[0] // outputs)
         high = np.float32(count_of)
         total = sums.Sums(jnp.full((outputs,), high), jnp.full((outputs,), np.float32(count_of - np.float64(high))))
     else:
         total = sums.Sums(found.hi[last], found.lo[last])
-    rest = sums.value(sums.Sums(found.hi[:count], found.lo[:count]))
+    rest = sums.value(sums.Sums(found.hi[:means_of], found.lo[:means_of]))
     inverse = _inverse(sums.value(total))[None]
     means = rest * inverse
-    small = jnp.stack([-rest[i] * rest[j] for i, j in pairs]) * inverse
-    products = sums.add(sums.Sums(found.hi[count:last], found.lo[count:last]), _plain(small))
+    small = [-rest[i] * rest[j] for i, j in kind.pairs]
+    small += [jnp.zeros((outputs,), jnp.float32)] * (products_of - len(small))
+    products = sums.add(sums.Sums(found.hi[means_of:last], found.lo[means_of:last]), plain(jnp.stack(small) * inverse))
     total, products = (sums.Sums(x.hi * unit, x.lo * unit) for x in (total, products))
-    return MomentState(total, sums.add(_plain(pivot), _plain(means)), products)
+    return MomentState(total, sums.add(plain(pivot), plain(means)), products)
 
 
 def _near_one(weight: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -234,6 +239,8 @@ def _rough_means(
     numbers, their mean lies more than two deviations from that of the whole for one draw in 4096 at most (Chebyshev),
     and closer squares lose two bits at worst; no order of examples, sorted or periodic, makes them unlike the others.
     """
+    if of == "squared_errors":
+        arrays = arrays[1:]  # the mean of the target alone
     if weights is None:
         means = [_mean_of_rows(array, outputs) for array in arrays]
     else:
@@ -263,89 +270,8 @@ def _rough_sum(values: jax.Array, outputs: int) -> jax.Array:
     return jnp.sum(main, axis=0) + jnp.sum(values[rows * _ROW * outputs :].reshape(-1, outputs), axis=0)
 
 
-def add_up(terms: Callable[..., list[jax.Array]], arrays: Sequence[jax.Array], outputs: int = 1) -> sums.Sums:
-    """Sums of what `terms` makes of flat arrays [examples * outputs], over the examples: Sums [terms, outputs].
-
-    `terms` is applied to equal pieces of all arrays, a multiple of `outputs` long. Pieces are added side by side, which
-    XLA vectorises, in float32 for a few additions and then in two floats.
-    """
-    size = arrays[0].shape[0]
-    lanes = outputs * max(1, _LANES // outputs)
-    if size <= lanes:
-        return _over_lanes(_plain(jnp.stack(terms(*arrays))), outputs)
-    rows = size // lanes
-
-    def row(i: Any) -> list[jax.Array]:
-        return terms(*(lax.dynamic_slice_in_dim(array, i * lanes, lanes) for array in arrays))
-
-    def group(i: Any, together: int) -> list[jax.Array]:
-        found = row(i)
-        for k in range(1, together):
-            found = [a + b for a, b in zip(found, row(i + k), strict=True)]
-        return found
-
-    def run(start: Any, count: int, together: int = 1) -> sums.Sums:
-        def more(i: Any, found: list[jax.Array]) -> list[jax.Array]:
-            return [a + b for a, b in zip(found, group(start + i * together, together), strict=True)]
-
-        return _plain(jnp.stack(lax.fori_loop(1, count // together, more, group(start, together))))
-
-    blocks, left = divmod(rows, _ADDITIONS)
-    if blocks:
-        found = lax.fori_loop(
-            1,
-            blocks,
-            lambda i, found: sums.add(found, run(i * _ADDITIONS, _ADDITIONS, _TOGETHER)),
-            run(0, _ADDITIONS, _TOGETHER),
-        )
-        if left:
-            found = sums.add(found, run(blocks * _ADDITIONS, left))
-    else:
-        found = run(0, rows)
-    result = _over_lanes(found, outputs)
-    if size > rows * lanes:
-        # cut off before it is fused with what reads the whole, which takes 0.5 ns an example where a million come
-        tail = jnp.stack(terms(*lax.optimization_barrier([array[rows * lanes :] for array in arrays])))
-        tail = jnp.pad(tail, ((0, 0), (0, lanes - tail.shape[1])))
-        while tail.shape[1] >= 64 * outputs and tail.shape[1] % (2 * outputs) == 0:
-            half = tail.shape[1] // 2
-            tail = tail[:, :half] + tail[:, half:]
-        result = sums.add(result, _over_lanes(_plain(tail), outputs))
-    return result
-
-
-def weighted_sums(
-    terms: Callable[..., list[jax.Array]], arrays: tuple[jax.Array, ...], weight: jax.Array | None, outputs: int = 1
-) -> sums.Sums:
-    """Sums [terms + 1, outputs] of weight * terms(arrays), and of the weights; weight 0 hides even NaN."""
-    flat = [array.reshape(-1) for array in arrays]
-    if weight is None:
-        return add_up(lambda *chunk: [*terms(*chunk), jnp.ones_like(chunk[0])], flat, outputs)
-
-    def heavy(*chunk: jax.Array) -> list[jax.Array]:
-        found, weights = terms(*chunk[:-1]), chunk[-1]
-        absent = weights == 0
-        return [*(jnp.where(absent, jnp.zeros_like(value), weights * value) for value in found), weights]
-
-    return add_up(heavy, [*flat, weight.reshape(-1)], outputs)
-
-
-def _over_lanes(found: sums.Sums, outputs: int) -> sums.Sums:
-    """Sums [terms, lanes] -> [terms, outputs]."""
-    terms, lanes = found.hi.shape
-    high, low = (jnp.moveaxis(x.reshape(terms, lanes // outputs, outputs), 1, 2) for x in found)
-    while high.shape[-1] >= 16 and high.shape[-1] % 2 == 0:  # halves, vectorised, before one after the other
-        half = high.shape[-1] // 2
-        high, low = sums.add(sums.Sums(high[..., :half], low[..., :half]), sums.Sums(high[..., half:], low[..., half:]))
-    return sums.add(sums.total(high), sums.total(low))
-
-
 def _times(weight: jax.Array, value: jax.Array) -> jax.Array:
     return jnp.where(weight == 0, jnp.zeros_like(value), weight * value)
-
-
-def _plain(values: jax.Array) -> sums.Sums:
-    return sums.Sums(values, jnp.zeros_like(values))
 
 
 def _negative(values: sums.Sums) -> sums.Sums:

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jaxdl.metrics import sums
 from jaxdl.metrics.call import one_call
 from jaxdl.metrics.inputs import as_float, as_weight
+from jaxdl.metrics.lanes import weighted_sums
 from jaxdl.metrics.metric import Derived, Reduce
-from jaxdl.metrics.moments import Moments, MomentState, weighted_sums
+from jaxdl.metrics.moments import Moments, MomentState
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,16 @@ from jaxdl.metrics.regression import Multioutput, check_multioutput, over_output
 _NAN = float("nan")
 
 
-def _parts(state: MomentState) -> tuple[sums.Sums, sums.Sums, sums.Sums]:
-    """The target's centred squares, the error's, and the error's raw squares; Sums [outputs] each."""
-    spread, residual = (sums.Sums(state.product.hi[..., i, :], state.product.lo[..., i, :]) for i in (0, 1))
-    bias = sums.value(state.mean)[..., 1, :]
-    moved = sums.value(state.weight) * bias * bias
-    return spread, residual, sums.add(residual, sums.Sums(moved, jnp.zeros_like(moved)))
+def _product(state: MomentState, index: int) -> sums.Sums:
+    """One of the sums of products, Sums [..., outputs]."""
+    return sums.Sums(state.product.hi[..., index, :], state.product.lo[..., index, :])
+
+
+def _squares(state: MomentState) -> tuple[sums.Sums, sums.Sums]:
+    """The target's centred squares and the squared errors; an infinite error leaves no value, as NaN does."""
+    spread, squares = _product(state, 0), _product(state, 1)
+    defined = jnp.isfinite(squares.hi)
+    return spread, sums.Sums(jnp.where(defined, squares.hi, jnp.full_like(squares.hi, jnp.nan)), squares.lo)
 
 
 def _explained(unexplained: sums.Sums, spread: sums.Sums, undefined: float) -> jax.Array:
@@ -76,12 +80,12 @@ class R2(Derived):
 
     @property
     def statistic(self) -> Moments:
-        """Moments of the target and of the error."""
-        return Moments("errors", self.outputs, name=self.name)
+        """Moments of the target, and squared errors."""
+        return Moments("squared_errors", self.outputs, name=self.name)
 
     def compute(self, state: MomentState) -> jax.Array:
         """float32 [], or [outputs] with multioutput="raw_values"."""
-        spread, _, squares = _parts(state)
+        spread, squares = _squares(state)
         values = _explained(squares, spread, self.zero_division)
         return _together(values, sums.value(spread), self.outputs, self.multioutput)
 
@@ -114,12 +118,12 @@ class AdjustedR2(Derived):
 
     @property
     def statistic(self) -> Moments:
-        """Moments of the target and of the error."""
-        return Moments("errors", self.outputs, name=self.name)
+        """Moments of the target, and squared errors."""
+        return Moments("squared_errors", self.outputs, name=self.name)
 
     def compute(self, state: MomentState) -> jax.Array:
         """float32 [], or [outputs] with multioutput="raw_values"."""
-        spread, _, squares = _parts(state)
+        spread, squares = _squares(state)
         values = _explained(squares, spread, self.zero_division)
         count = sums.value(state.weight)
         free = count - jnp.float32(int(self.features) + 1)
@@ -158,7 +162,7 @@ class ExplainedVariance(Derived):
 
     def compute(self, state: MomentState) -> jax.Array:
         """float32 [], or [outputs] with multioutput="raw_values"."""
-        spread, residual, _ = _parts(state)
+        spread, residual = _product(state, 0), _product(state, 1)
         values = _explained(residual, spread, self.zero_division)
         return _together(values, sums.value(spread), self.outputs, self.multioutput)
 
@@ -186,12 +190,12 @@ class RelativeSquaredError(Derived):
 
     @property
     def statistic(self) -> Moments:
-        """Moments of the target and of the error."""
-        return Moments("errors", self.outputs, name=self.name)
+        """Moments of the target, and squared errors."""
+        return Moments("squared_errors", self.outputs, name=self.name)
 
     def compute(self, state: MomentState) -> jax.Array:
         """float32 [], or [outputs] with multioutput="raw_values"."""
-        spread, _, squares = _parts(state)
+        spread, squares = _squares(state)
         # not 1 - R2, which is 0 to seven digits long before the error is
         values = _over(sums.value(squares), sums.value(spread), _NAN)
         values = jnp.sqrt(values) if self.root else values

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jaxdl.metrics import sums
 from jaxdl.metrics.call import one_call
 from jaxdl.metrics.inputs import as_float, as_weight, same_shape
+from jaxdl.metrics.lanes import weighted_sums
 from jaxdl.metrics.means import MeanOf
 from jaxdl.metrics.metric import Derived, Reduce
-from jaxdl.metrics.moments import check_last_axis, check_outputs, weighted_sums
+from jaxdl.metrics.moments import check_last_axis, check_outputs
 from jaxdl.metrics.quantities import Extremum, extremum, larger, largest, no_extremum
 
 Multioutput = Literal["uniform_average", "raw_values", "variance_weighted"]

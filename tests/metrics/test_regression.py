@@ -341,8 +341,8 @@ def test_nothing_nan_and_overflow() -> None:
 def test_metrics_of_one_statistic_share_a_state() -> None:
     errors = [metrics.MeanAbsoluteError(), metrics.RootMeanSquaredError(), metrics.NormalizedDeviation()]
     assert len({metric.statistic for metric in errors}) == 1
-    moments = [metrics.R2(), metrics.AdjustedR2(2), metrics.ExplainedVariance(), metrics.RelativeSquaredError()]
-    assert {metric.statistic for metric in moments} == {Moments("errors")}
+    moments = [metrics.R2(), metrics.AdjustedR2(2), metrics.RelativeSquaredError()]
+    assert {metric.statistic for metric in moments} == {Moments("squared_errors")}
     ranks = [metrics.Spearman(9), metrics.Kendall(9), metrics.MedianAbsoluteError(9), metrics.RelativeAbsoluteError(9)]
     assert len({metric.statistic for metric in ranks}) == 1
 
@@ -362,7 +362,7 @@ def test_metrics_of_one_statistic_share_a_state() -> None:
         (lambda: metrics.PinballLoss(1.0), "between 0 and 1; it is 1.0"),
         (lambda: metrics.MeanAbsolutePercentageError(-1.0), "must not be negative"),
         (lambda: metrics.Kendall(capacity=0), "1 to 2^30 - 1"),
-        (lambda: Moments("all"), "'values', 'errors' or 'pairs'"),  # type: ignore[arg-type]
+        (lambda: Moments("all"), "'values', 'errors', 'squared_errors', 'pairs'; it is 'all'"),  # type: ignore[arg-type]
     ],
 )
 def test_sentences_before_tracing(call: Callable[[], Any], sentence: str) -> None:
