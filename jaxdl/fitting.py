@@ -48,6 +48,7 @@ from jaxdl.inputs import (
     warn_of_leaks,
 )
 from jaxdl.parallel import Layout, Parallel, as_parallel, processes
+from jaxdl.parallel.join import beat
 from jaxdl.resume import resume, saved_configuration
 from jaxdl.run import Run
 from jaxdl.settings import Checkpoint, EarlyStopping, ProgramOptions
@@ -314,6 +315,7 @@ def _train(
     if folder is not None:
         folder.set_status("running", step=first)
     status = "failed"
+    beat("compiling")
     try:
         if not training.already_done(first):
             with training.interruption():
@@ -337,6 +339,7 @@ def _train(
     if folder is not None and processes.first():
         with training.writing():
             _report(run, training)
+    beat("finished")
     if training.interruption.signal == signal.SIGTERM:
         progress.close()
         raise SystemExit(143)

@@ -60,7 +60,7 @@ class Feed(Protocol):
     def block(self, seed: int, step: int, count: int) -> PyTree:
         """What steps [step, step + count) need: NumPy arrays with a leading axis of `count`; on the host.
 
-        One that takes `rows=`, too (positions in the batch, ascending), reads its own part in each of several processes.
+        With a parameter `rows` (positions in the batch, ascending) each of several processes reads its own part only.
         """
 
     def take(self, data: PyTree, item: PyTree) -> Mapping[str, Array]:
