@@ -1,4 +1,4 @@
-"""The command line: `jaxdl train | evaluate | predict | resume | plan | runs | cache`.
+"""The command line: `jaxdl train | evaluate | predict | resume | plan | launch | runs | cache`.
 
 A command is a frozen dataclass of options in `commands.py`, read by tyro, and a function that does it. Exit codes: 0
 done, 1 something was wrong with the data, the run or the machine (one sentence on the standard error says what), 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import shutil
 import textwrap
@@ -232,6 +233,55 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Launch:
+    """Run a script in several processes of this host, one share of its devices each, and start them again from the
+    newest checkpoint when one dies, hangs or is preempted. What follows SCRIPT is the script's own.
+
+    In a job of Slurm, Open MPI or Kubernetes leave out -n: each of its processes joins the others, checks its devices
+    and runs the script. docs/launch.md has the exit codes, and examples for clusters.
+
+    Use: jaxdl launch [OPTIONS] SCRIPT|-m MODULE [ARGUMENT ...]
+
+    Examples:
+
+      jaxdl launch -n 4 train.py --epochs 20
+      jaxdl launch -n 2 --devices-per-process 4 -m project.train     (on a CPU)
+      srun jaxdl launch train.py
+    """
+
+    processes: Annotated[int | None, arg(aliases=["-n"], metavar="INT", help_behavior_hint="(default: 1)")] = None
+    """How many processes; the GPUs are shared out evenly."""
+    devices_per_process: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint="(default: as XLA_FLAGS says, else 1)")
+    ] = None
+    """Virtual devices of each process, on a CPU."""
+    restarts: int = 3
+    """Restarts without a further step between them."""
+    hang_seconds: float = 600.0
+    """So long without a sign of progress, or ten times the longest wait so far, is a hang; 0: never."""
+    startup_seconds: float = 1800.0
+    """The same before the first step, and when training has finished; 0: never."""
+    health_seconds: float = 120.0
+    """The same during the check of the devices; 0: never."""
+    no_health: bool = False
+    """Do not check the devices before the start."""
+    grace: float = 30.0
+    """Seconds that processes have to save and end when the job is asked to stop."""
+    logs: Annotated[str | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
+    """Keep the whole output of each process in files there."""
+    show: Literal["all", "first", "none"] = "all"
+    """Whose output to show. The last lines of a process that fails are shown in any case."""
+    quiet: bool = False
+    """Say nothing of starts and restarts, but why it ended if it ended badly."""
+    command: Annotated[tyro.conf.Suppress[tuple[str, ...]], arg(name="command")] = ()
+
+    def __call__(self) -> int:
+        from jaxdl.cli.launch import launch
+
+        return launch(self)
+
+
+@dataclass(frozen=True)
 class Runs:
     """List the runs below a folder: status, epochs, the best of the metric that was watched, when and how long.
 
@@ -269,12 +319,13 @@ Command = (
     | Annotated[Evaluate, subcommand("evaluate", description="Measure a run's best model on labelled data.")]
     | Annotated[Predict, subcommand("predict", description="Predict with a run's best model, as CSV.")]
     | Annotated[Plan, subcommand("plan", description="What a training needs on devices that are not at hand.")]
+    | Annotated[Launch, subcommand("launch", description="Run a script in several processes, watched and restarted.")]
     | Annotated[Runs, subcommand("runs", description="List the runs below a folder.")]
     | Annotated[Cache, subcommand("cache", description="Show or clear the compiled programs.")]
 )
 _COMMANDS = {
-    "train": Train, "resume": Resume, "evaluate": Evaluate, "predict": Predict, "plan": Plan, "runs": Runs,
-    "cache": Cache,
+    "train": Train, "resume": Resume, "evaluate": Evaluate, "predict": Predict, "plan": Plan,
+    "launch": Launch, "runs": Runs, "cache": Cache,
 }  # fmt: skip
 _CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
 _ABOUT = "Train, measure and use models from a shell. Each command has a --help of its own: jaxdl train --help"
@@ -294,7 +345,13 @@ def parse(words: Sequence[str]) -> Callable[[], int]:
     if words and words[0] in _COMMANDS:  # alone, a command shows its whole docstring
         command = _COMMANDS[words[0]]
         about = _wrapped(inspect.getdoc(command) or "")
-        return tyro.cli(command, args=words[1:], prog=f"jaxdl {words[0]}", description=about, config=_CONFIG)
+        own, rest = list(words[1:]), tuple[str, ...]()
+        if command is Launch:
+            from jaxdl.cli.launch import split
+
+            own, rest = split(own, Launch)
+        read: Any = tyro.cli(command, args=own, prog=f"jaxdl {words[0]}", description=about, config=_CONFIG)
+        return dataclasses.replace(read, command=rest) if rest else read
     chosen: Any = Command  # a union, which mypy does not take for a type here
     return tyro.cli(chosen, args=words or ["--help"], prog="jaxdl", description=_ABOUT, config=_CONFIG)
 

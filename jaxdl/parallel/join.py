@@ -107,6 +107,8 @@ def join(*, heartbeat_seconds: int = 30, initialization_seconds: int = 300) -> b
         if found.by == "jaxdl launch":
             coordinator = os.environ[COORDINATOR]
             local = coordinator.startswith("127.0.0.1:")
+            if local:  # jax warns of proxies, which `jaxdl launch` has seen to
+                jax.config.update("jax_check_proxy_envs", False)
             jax.distributed.initialize(
                 coordinator, found.processes, found.process, cluster_detection_method="deactivate",
                 coordinator_bind_address=coordinator if local else None,
