@@ -78,7 +78,8 @@ def environment(layout: Layout) -> dict[str, Any]:
     return {
         "jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__, "numpy": np.__version__,
         "backend": jax.default_backend(), "device": layout.device.device_kind, "devices": layout.mesh.size,
-        "cpus": os.cpu_count(), "parallel": None if layout.parallel is None else layout.parallel.as_dict(),
+        "processes": jax.process_count(), "cpus": os.cpu_count(),
+        "parallel": None if layout.parallel is None else layout.parallel.as_dict(),
         "mesh": {axis: size for axis, size in layout.sizes.items() if size > 1},
     }  # fmt: skip
 

@@ -21,8 +21,8 @@ from jaxdl.tracking.svg import BLUE, GREY, ORANGE, Line, Mark, confusion_chart, 
 
 _EPOCH_ROWS = 200
 _COLORS = {"train": BLUE, "validation": ORANGE}
-_ENVIRONMENT = ("jax", "jaxlib", "flax", "optax", "numpy", "python", "backend", "device", "devices", "mesh", "cpus",
-                "platform")  # fmt: skip
+_ENVIRONMENT = ("jax", "jaxlib", "flax", "optax", "numpy", "python", "backend", "device", "devices", "mesh",
+                "processes", "cpus", "platform")  # fmt: skip
 _NAMES = {
     "learning_rate": "learning rate",
     "gradient_norm": "gradient norm",

@@ -51,7 +51,7 @@ def resume(
     now = environment(program.layout)
     changed = [
         f"{name} {record[name]} -> {now[name]}"
-        for name in ("jax", "device", "cpus", "mesh")
+        for name in ("jax", "device", "cpus", "mesh", "processes")
         if record.get(name, now[name]) != now[name]
     ]
     if changed:
@@ -93,7 +93,8 @@ def _renumbered(
     step = number(restored.step)
     tree = restored.tree.replace(step=program.layout.put(np.int32(step)))
     history = [record | {"step": number(record["step"])} for record in manifest["progress"]["history"]]
-    manifest = {"config": config, "progress": manifest["progress"] | {"history": history}}
+    how = program.plan.as_dict() | environment(program.layout)
+    manifest = {"config": config, "program": how, "progress": manifest["progress"] | {"history": history}}
     store.save(step, tree, manifest=manifest, metric=restored.manifest["metric"], wait=True)
     for other in store.steps():
         if other > step:

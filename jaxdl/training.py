@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxdl.checkpoint import Store
+from jaxdl.configuration import environment
 from jaxdl.core.evaluator import Evaluator
 from jaxdl.core.program import Program
 from jaxdl.core.state import State
@@ -342,7 +343,9 @@ class Training:
             "hyper": dict(self.run.hyper),
             "stopped": self.run.stopped,
         }
-        entry = Entry(step, copy if waits else state, {"config": self.config, "progress": progress}, metric)
+        how = self.program.plan.as_dict() | environment(self.program.layout)
+        manifest = {"config": self.config, "program": how, "progress": progress}
+        entry = Entry(step, copy if waits else state, manifest, metric)
         if due:
             self._saving.save(entry, partial(self.note, step), best=best)
         else:

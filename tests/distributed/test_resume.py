@@ -55,6 +55,8 @@ def test_a_checkpoint_is_the_same_bits_on_every_mesh(tmp_path: Path) -> None:
     saved = {"params": run.state.params, "opt_state": run.state.opt_state}
     marks = fingerprint(saved)
     with Store(tmp_path / "run" / "checkpoints", read_only=True) as store:
+        how = store.manifest(store.steps()[-1])["configuration"]["program"]
+        assert how["parallel"] == {"preset": "fsdp", "shard_above": 64} and how["mesh"] == {"fsdp": 8}
         for parallel in (Parallel("mics", **SMALL), Parallel(fsdp=2, tensor=4, **SMALL), None):
             layout = Layout.of(parallel, table=run.step.logical_axes)
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), run.state)
