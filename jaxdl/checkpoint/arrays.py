@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 
@@ -42,7 +43,7 @@ def read_arrays(folder: Path, dtypes: Mapping[str, np.dtype]) -> dict[str, np.nd
         return {}
     ocp = _orbax()
     wanted = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in dtypes}
-    with _quiet(), ocp.Checkpointer(_handler(ocp)) as checkpointer:
+    with _quiet(), ocp.Checkpointer(_handler(ocp), multiprocessing_options=_alone(ocp)) as checkpointer:
         found = checkpointer.restore(
             folder,
             args=ocp.args.PyTreeRestore(item=dict.fromkeys(dtypes, 0), restore_args=wanted, partial_restore=True),
@@ -81,4 +82,12 @@ def _orbax() -> Any:
 
 
 def _handler(ocp: Any) -> Any:
-    return ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False, use_compression=False)
+    return ocp.PyTreeCheckpointHandler(
+        use_ocdbt=True, use_zarr3=False, use_compression=False, multiprocessing_options=_alone(ocp)
+    )
+
+
+def _alone(ocp: Any) -> Any:
+    """This process for itself: Orbax would else wait for the others, in a collective of its own."""
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxdl.checkpoint.arrays import write_arrays
 from jaxdl.checkpoint.manifest import NAME, crc32_of_file
+from jaxdl.checkpoint.peers import NOTICE
 
 ARRAYS = "arrays"
 _SAVING, _DELETING, _REPLACED = ".jaxdl-saving-", ".jaxdl-deleting-", ".jaxdl-replaced-"
@@ -48,12 +49,11 @@ def commit(
     Raises:
         OSError: the disk is full, the folder is gone or not writable. What was there before is still there.
     """
-    final = checkpoint_of(folder, step)
-    saving = folder / f"{_SAVING}{final.name}"
+    saving = saving_of(folder, step)
     if saving.exists():
         shutil.rmtree(saving)
     try:
-        _require_room(folder, sum(array.nbytes for array in arrays.values()))
+        require_room(folder, sum(array.nbytes for array in arrays.values()))
         saving.mkdir()
         write_arrays(saving / ARRAYS, arrays)
         files = {}
@@ -61,20 +61,41 @@ def commit(
             if path.is_file():
                 _flush(path)
                 files[path.relative_to(saving).as_posix()] = (path.stat().st_size, crc32_of_file(path))
-        _write_flushed(saving / NAME, describe(files))
-        for path in [*saving.rglob("*"), saving]:
-            if path.is_dir():
-                _flush(path)
-        if final.exists():
-            _put_aside(folder, final)
-        os.rename(saving, final)
-        _flush(folder)
+        publish(folder, step, saving, describe(files))
     except BaseException:
-        with contextlib.suppress(OSError):  # the first error is the one to report; `sweep` cleans at the next opening
-            if saving.exists():
-                shutil.rmtree(saving)
-            _bring_back(folder)
+        abandon(folder, saving)
         raise
+    tidy(folder)
+
+
+def saving_of(folder: Path, step: int, attempt: str = "") -> Path:
+    """Where a checkpoint of this step is written; several processes give each attempt a name of its own."""
+    return folder / f"{_SAVING}{checkpoint_of(folder, step).name}{attempt}"
+
+
+def publish(folder: Path, step: int, saving: Path, manifest: bytes) -> None:
+    """Give what was written and flushed its manifest and its name; a checkpoint of the same step is put aside."""
+    final = checkpoint_of(folder, step)
+    _write_flushed(saving / NAME, manifest)
+    for path in [*saving.rglob("*"), saving]:
+        if path.is_dir():
+            _flush(path)
+    if final.exists():
+        _put_aside(folder, final)
+    os.rename(saving, final)
+    _flush(folder)
+
+
+def abandon(folder: Path, saving: Path) -> None:
+    """Clean up after a save that failed; the first error is the one to report, so this one raises none."""
+    with contextlib.suppress(OSError):  # `sweep` cleans at the next opening
+        if saving.exists():
+            shutil.rmtree(saving)
+        _bring_back(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a checkpoint of the same step has replaced."""
     for replaced in folder.glob(f"{_REPLACED}*"):
         shutil.rmtree(replaced)
 
@@ -93,6 +114,8 @@ def sweep(folder: Path) -> None:
     for prefix in (_SAVING, _DELETING, _REPLACED):
         for path in folder.glob(f"{prefix}*"):
             shutil.rmtree(path)
+    for path in folder.glob(f"{NOTICE}*"):
+        path.unlink()
 
 
 def _put_aside(folder: Path, final: Path) -> None:
@@ -110,7 +133,12 @@ def _bring_back(folder: Path) -> None:
             os.rename(replaced, final)
 
 
-def _require_room(folder: Path, size: int) -> None:
+def require_room(folder: Path, size: int) -> None:
+    """Refuse at once what cannot fit.
+
+    Raises:
+        OSError: ENOSPC, with both sizes.
+    """
     free = shutil.disk_usage(folder).free
     if free < size:
         raise OSError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.checkpoint.leaves import host_copy, named_leaves, on_host
+from jaxdl.checkpoint.shards import Block, own_blocks, spread, whole_block
+from jaxdl.parallel import processes
 
 PyTree = Any
 _WORD = 1 << 32
@@ -26,16 +29,41 @@ class Fingerprint(NamedTuple):
 
 
 class PendingFingerprint(NamedTuple):
-    """A fingerprint under way; `collect` finishes it."""
+    """A fingerprint under way; `collect` finishes it.
 
-    host: dict[str, Any]
+    Attributes:
+        host: the blocks in host memory that this process answers for, by path.
+        devices: paths, and their sums on the devices.
+        spread: the paths in `host` of which other processes hold blocks too.
+    """
+
+    host: Mapping[str, Sequence[Block]]
     devices: tuple[tuple[tuple[str, ...], jax.Array], ...]
+    spread: tuple[str, ...]
+
+    def own(self) -> dict[str, int]:
+        """The sums of the blocks in host memory, of this process alone; those of all processes add to the leaf's."""
+        sums = {}
+        for path, blocks in self.host.items():
+            arrays = ((x if isinstance(x, np.ndarray) else host_copy(x), start, shape) for start, x, shape in blocks)
+            sums[path] = sum(host_sum(*array) for array in arrays) % _WORD
+        return sums
+
+    def on_devices(self) -> dict[str, int]:
+        """The sums of whole leaves that the devices made, one download for each set of devices."""
+        return {
+            path: value
+            for paths, values in self.devices
+            for path, value in zip(paths, jax.device_get(values).tolist(), strict=True)
+        }
 
     def collect(self) -> Fingerprint:
-        """Sum the leaves in host memory and read the devices' sums, one download for each set of devices."""
-        sums = {path: host_sum(x if isinstance(x, np.ndarray) else host_copy(x)) for path, x in self.host.items()}
-        for paths, values in self.devices:
-            sums.update(zip(paths, jax.device_get(values).tolist(), strict=True))
+        """The whole fingerprint. Collective where a leaf in host memory lies in several processes."""
+        sums = self.own()
+        if self.spread:
+            added = processes.sums(np.array([sums[path] for path in self.spread], np.uint32))
+            sums.update(zip(self.spread, added.tolist(), strict=True))
+        sums.update(self.on_devices())
         return Fingerprint(combine(sums), sums)
 
 
@@ -49,7 +77,8 @@ def fingerprint(tree: PyTree) -> Fingerprint:
 
     Leaves on accelerators are summed there, by one compiled program a tree structure. Leaves in host memory, which CPU
     devices share, are summed by NumPy: compiling the program for 30 leaves took 0.8 CPU-seconds there, summing 30 MB
-    takes 0.02 (benchmarks/checkpoint.py).
+    takes 0.02 (benchmarks/checkpoint.py). Of leaves that lie in several processes each sums what it holds, and the sums
+    are added: all of them must then call this. A leaf that lies in this process alone is summed as it is here.
 
     Args:
         tree: leaves of 1, 2, 4 or 8 bytes an element, bool, complex, also 2- and 4-bit ones, any shape, zero size too.
@@ -57,8 +86,14 @@ def fingerprint(tree: PyTree) -> Fingerprint:
     return start_fingerprint(named_leaves(tree)).collect()
 
 
-def start_fingerprint(named: Mapping[str, Any]) -> PendingFingerprint:
-    """Dispatch the devices' part without waiting for it; those leaves may then be donated, the ones on the host not."""
+def start_fingerprint(
+    named: Mapping[str, Any], copies: Mapping[str, Sequence[Block]] | None = None
+) -> PendingFingerprint:
+    """Dispatch the devices' part without waiting for it; those leaves may then be donated, the ones on the host not.
+
+    Args:
+        copies: what to sum instead of the leaves in host memory: those then may be donated too.
+    """
     host = {path: leaf for path, leaf in named.items() if on_host(leaf)}
     groups: dict[Any, tuple[list[str], list[Any]]] = {}
     for path, leaf in named.items():
@@ -68,7 +103,12 @@ def start_fingerprint(named: Mapping[str, Any]) -> PendingFingerprint:
         paths, leaves = groups.setdefault(frozenset(leaf.devices()), ([], []))
         paths.append(path)
         leaves.append(leaf)
-    return PendingFingerprint(host, tuple((tuple(paths), device_sums(leaves)) for paths, leaves in groups.values()))
+    devices = tuple((tuple(paths), device_sums(leaves)) for paths, leaves in groups.values())
+    shared = {path: leaf for path, leaf in host.items() if spread(leaf)}
+    if copies is None:
+        own = own_blocks(shared)
+        copies = {path: own[path] if path in own else [whole_block(leaf)] for path, leaf in host.items()}
+    return PendingFingerprint({path: copies[path] for path in host}, devices, tuple(shared))
 
 
 def combine(leaves: Mapping[str, int]) -> int:
@@ -82,22 +122,58 @@ def device_sums(leaves: list[jax.Array]) -> jax.Array:
     return jnp.stack([_sum(leaf) for leaf in leaves])
 
 
-def host_sum(x: np.ndarray) -> int:
-    """The sum of one leaf in host memory, in blocks that stay in the cache.
+def host_sum(x: np.ndarray, start: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None) -> int:
+    """The sum of one leaf in host memory, in blocks that stay in the cache; or of the part of it that is here.
 
-    With o the start of a block: sum_i w_i (2 (o + i) + 1) = sum_i w_i (2 i + 1) + 2 o sum_i w_i.
+    With o the place of the first of neighbours: sum_i w_i (2 (o + i) + 1) = sum_i w_i (2 i + 1) + 2 o sum_i w_i.
+
+    Args:
+        x: the leaf, or a block of it.
+        start: where in the leaf the block begins.
+        shape: of the leaf.
     """
     bits = _bits(x.dtype)
     flat = np.ascontiguousarray(x).reshape(-1)
     words = flat.view(np.uint32) if bits >= 32 else flat.view(np.uint8 if x.dtype.itemsize == 1 else np.uint16)
+    if not words.size:
+        return 0
+    places, run = _runs(x.shape, start or (0,) * x.ndim, shape or x.shape, words.size // x.size)
+    at_once = max(1, _BLOCK // run)
     total = 0
-    for start in range(0, words.size, _BLOCK):
-        block = words[start : start + _BLOCK].astype(np.uint32, copy=False)
-        if bits < 8:
-            block = block & np.uint32((1 << bits) - 1)
-        weighted = int(np.sum(block * _WEIGHTS[: block.size], dtype=np.uint32))
-        total += weighted + 2 * start * int(np.sum(block, dtype=np.uint32))
+    for first in range(0, len(places), at_once):
+        rows = words[first * run : (first + at_once) * run].reshape(-1, run)
+        for begin in range(0, run, _BLOCK):
+            block = rows[:, begin : begin + _BLOCK].astype(np.uint32, copy=False)
+            if bits < 8:
+                block = block & np.uint32((1 << bits) - 1)
+            offsets = places[first : first + at_once] + np.uint32(begin % _WORD)
+            if len(offsets) == 1:
+                total += int(np.sum(block[0] * _WEIGHTS[: block.shape[1]], dtype=np.uint32))
+                total += 2 * int(offsets[0]) * int(np.sum(block, dtype=np.uint32))
+            else:
+                weights = _WEIGHTS[: block.shape[1]] + np.uint32(2) * offsets[:, None]
+                total += int(np.sum(block * weights, dtype=np.uint32))
     return total % _WORD
+
+
+def _runs(block: tuple[int, ...], start: tuple[int, ...], shape: tuple[int, ...], words: int) -> tuple[np.ndarray, int]:
+    """Where a block's runs of neighbouring words begin in its leaf, modulo 2^32, and how long each is."""
+    axis = len(block)
+    while axis > 0 and block[axis - 1] == shape[axis - 1]:
+        axis -= 1
+    axis = max(axis - 1, 0)  # of this axis a part is here, of those behind it all
+    stride = words
+    strides = []
+    for size in reversed(shape):
+        strides.append(stride)
+        stride *= size
+    strides.reverse()
+    places = np.zeros((), np.uint64)
+    for begin, size, step in zip(start[:axis], block[:axis], strides[:axis], strict=True):
+        places = places[..., None] + (np.arange(begin, begin + size, dtype=np.uint64) * np.uint64(step))
+    if block:
+        places = places + np.uint64(start[axis] * strides[axis])
+    return places.reshape(-1).astype(np.uint32), math.prod(block[axis:]) * words
 
 
 def _sum(x: jax.Array) -> jax.Array:

@@ -74,17 +74,8 @@ def host_copy(leaf: Any) -> np.ndarray:
 
 
 def host_copies(named: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Copies of the leaves in host memory, so that training may go on while they are written.
-
-    Raises:
-        ValueError: a leaf lies partly on devices of other processes; its path is named.
-    """
-    for path, leaf in named.items():
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            raise ValueError(
-                f"the leaf {path!r} lies partly on devices of other processes, and this store writes from one: "
-                "gather the tree first (jax.experimental.multihost_utils.process_allgather)"
-            )
+    """Copies of the leaves in host memory, so that training may go on while they are written."""
+    for leaf in named.values():
         if not on_host(leaf):
             leaf.copy_to_host_async()
     return {path: host_copy(leaf) for path, leaf in named.items()}

@@ -72,7 +72,7 @@ class FolderLock:
                 owner = json.loads(text) if text else {}  # empty: held, but not yet signed
         except FileNotFoundError:
             return  # released just now
-        if owner.get("host") == socket.gethostname() and not _alive(owner["pid"]):
+        if owner.get("host") == socket.gethostname() and not alive(owner["pid"]):
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(self.path).st_ino == held:
                     os.unlink(self.path)
@@ -85,7 +85,7 @@ class FolderLock:
         )
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -9,7 +9,7 @@ import platform
 import re
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ import jaxdl
 from jaxdl.checkpoint.fingerprint import Fingerprint
 
 FORMAT = 1
+SPREAD_FORMAT = 2  # of several processes: the leaves lie in pieces
 NAME = "manifest.json"
 _HEAD = re.compile(rb'\{"crc32": "([0-9a-f]{8})",\n')
 _CHUNK = 1 << 20
@@ -29,12 +30,22 @@ class CorruptCheckpoint(ValueError):
     """A checkpoint on disk is not what was saved; the message names the file or the path within the tree."""
 
 
+class StoredPiece(NamedTuple):
+    """Where a block of a leaf lies: its bytes in row-major order, from `offset` on in a file of the checkpoint."""
+
+    file: str
+    offset: int
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
 class StoredLeaf(NamedTuple):
-    """What the manifest says of one leaf."""
+    """What the manifest says of one leaf; `pieces` is None where Orbax stored it, whole."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     fingerprint: int
+    pieces: tuple[StoredPiece, ...] | None = None
 
 
 def crc32_of_file(path: str | os.PathLike[str]) -> int:
@@ -52,18 +63,21 @@ def describe(
     step: int,
     metric: float | None,
     configuration: str,
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Any],
     marks: Fingerprint,
     files: Mapping[str, tuple[int, int]],
+    pieces: Mapping[str, Sequence[StoredPiece]] | None = None,
 ) -> bytes:
     """The text of manifest.json.
 
     Args:
         configuration: JSON, as handed to `save`.
+        arrays: path -> anything with shape and dtype.
         files: name relative to the checkpoint -> (size in bytes, crc32).
+        pieces: path -> where its blocks lie, of a checkpoint that several processes wrote.
     """
     record = {
-        "format": FORMAT,
+        "format": FORMAT if pieces is None else SPREAD_FORMAT,
         "step": step,
         "metric": metric,
         "saved": time.time(),
@@ -73,9 +87,10 @@ def describe(
         "leaves": {
             path: {
                 "shape": list(array.shape),
-                "dtype": array.dtype.name,
-                "bytes": array.nbytes,
+                "dtype": np.dtype(array.dtype).name,
+                "bytes": array.size * np.dtype(array.dtype).itemsize,
                 "fingerprint": marks.leaves[path],
+                **({} if pieces is None else {"pieces": [piece._asdict() for piece in pieces[path]]}),
             }
             for path, array in arrays.items()
         },
@@ -127,8 +142,10 @@ def read_manifest(checkpoint: Path, *, step: int) -> dict[str, Any]:
             f"its first line says {head[1].decode()})"
         )
     record = json.loads(text)
-    if record["format"] != FORMAT:
-        raise CorruptCheckpoint(f"{path} has format {record['format']}; this version of jaxdl reads format {FORMAT}")
+    if record["format"] not in (FORMAT, SPREAD_FORMAT):
+        raise CorruptCheckpoint(
+            f"{path} has format {record['format']}; this version of jaxdl reads formats {FORMAT} and {SPREAD_FORMAT}"
+        )
     if record["step"] != step:
         raise CorruptCheckpoint(
             f"step {step} is corrupt ({path} is that of step {record['step']}: the folder was renamed)"
@@ -139,19 +156,25 @@ def read_manifest(checkpoint: Path, *, step: int) -> dict[str, Any]:
 def stored_leaves(record: Mapping[str, Any]) -> dict[str, StoredLeaf]:
     """The leaves that a manifest lists, by path."""
     return {
-        path: StoredLeaf(tuple(leaf["shape"]), jax.numpy.dtype(leaf["dtype"]), leaf["fingerprint"])
+        path: StoredLeaf(
+            tuple(leaf["shape"]), jax.numpy.dtype(leaf["dtype"]), leaf["fingerprint"], _pieces(leaf.get("pieces"))
+        )
         for path, leaf in record["leaves"].items()
     }
 
 
-def file_problems(checkpoint: Path, record: Mapping[str, Any], *, strangers: bool) -> list[str]:
+def file_problems(
+    checkpoint: Path, record: Mapping[str, Any], *, strangers: bool, reader: int = 0, readers: int = 1
+) -> list[str]:
     """Compare the files of a checkpoint with its manifest: missing, another size, another crc32.
 
     Args:
         strangers: also list files that the manifest does not know.
+        reader: which of `readers` this is, between whom the files are dealt out by size.
     """
     problems = []
-    for name, expected in record["files"].items():
+    for name in _dealt(record["files"], readers)[reader]:
+        expected = record["files"][name]
         path = checkpoint / name
         try:
             size = path.stat().st_size
@@ -172,3 +195,24 @@ def file_problems(checkpoint: Path, record: Mapping[str, Any], *, strangers: boo
             if path.is_file() and path.relative_to(checkpoint).as_posix() not in known
         ]
     return problems
+
+
+def _pieces(pieces: list[dict[str, Any]] | None) -> tuple[StoredPiece, ...] | None:
+    if pieces is None:
+        return None
+    return tuple(
+        StoredPiece(piece["file"], piece["offset"], tuple(piece["start"]), tuple(piece["shape"])) for piece in pieces
+    )
+
+
+def _dealt(files: Mapping[str, Mapping[str, int]], readers: int) -> list[list[str]]:
+    """The names of the files that each reader checks, about equally many bytes; the same on every process."""
+    if readers == 1:
+        return [list(files)]
+    dealt: list[list[str]] = [[] for _ in range(readers)]
+    load = [0] * readers
+    for name in sorted(files, key=lambda name: (-files[name]["size"], name)):
+        least = load.index(min(load))
+        dealt[least].append(name)
+        load[least] += files[name]["size"]
+    return dealt

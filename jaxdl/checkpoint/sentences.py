@@ -7,6 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+class Explained(OSError):
+    """An error whose text is a sentence already; the number may be None."""
+
+    def __init__(self, code: int | None, sentence: str) -> None:
+        super().__init__(code, sentence)
+        self.sentence = sentence
+
+
 @contextmanager
 def explained(what: str) -> Iterator[None]:
     """Turn an error of the file system into a sentence of the same kind; that of another run is a sentence already."""
@@ -20,6 +28,8 @@ def explained(what: str) -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
     """Why, in one line, without the place in somebody's C++ source."""
+    if isinstance(error, Explained):
+        return error.sentence
     text = str(error)
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text or "[Errno 28]" in text:
         return (
@@ -28,3 +38,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower() + (f" ({error.filename})" if error.filename else "")
     return f"{type(error).__name__}: {text.splitlines()[0][:300] if text else 'no message'}"
+
+
+def error_of(code: int | None, sentence: str) -> OSError:
+    """The error of a number, such as a PermissionError, with a sentence."""
+    return OSError(sentence) if code is None else OSError(code, sentence)

@@ -8,62 +8,30 @@ import math
 import os
 import sys
 import threading
+import time
 import weakref
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxdl.checkpoint import commit
-from jaxdl.checkpoint.arrays import read_arrays
-from jaxdl.checkpoint.fingerprint import Fingerprint, start_fingerprint
-from jaxdl.checkpoint.leaves import (
-    PathMap,
-    assign,
-    host_copies,
-    host_copy,
-    named_leaves,
-    on_host,
-    place,
-    require_complete,
-)
+from jaxdl.checkpoint.fingerprint import start_fingerprint
+from jaxdl.checkpoint.kept import Kept, best_of
+from jaxdl.checkpoint.leaves import PathMap, host_copies, host_copy, named_leaves
 from jaxdl.checkpoint.lock import FolderLock
-from jaxdl.checkpoint.manifest import (
-    CorruptCheckpoint,
-    StoredLeaf,
-    describe,
-    file_problems,
-    read_manifest,
-    stored_leaves,
-)
-from jaxdl.checkpoint.sentences import explained, reason
+from jaxdl.checkpoint.manifest import CorruptCheckpoint, describe, read_manifest
+from jaxdl.checkpoint.peers import SEEN_LATE, Peers
+from jaxdl.checkpoint.reading import Restored, problems_of, read_checkpoint
+from jaxdl.checkpoint.sentences import error_of, explained, reason
+from jaxdl.checkpoint.shards import Block, own_blocks, spread, whole_block
+from jaxdl.checkpoint.together import agreed, write_together
+from jaxdl.parallel import processes
 
 PyTree = Any
-
-
-class Restored(NamedTuple):
-    """What `Store.restore` gives back.
-
-    Attributes:
-        step: the step of the checkpoint that was read.
-        tree: `like` with its leaves replaced.
-        manifest: the whole manifest; what `save` was handed is under "configuration".
-        notes: sentences on what was not as expected, such as a corrupt checkpoint that was passed over.
-        loaded: path in the tree -> path in the checkpoint.
-        left: path in the checkpoint that went nowhere -> the reason.
-        new: path in the tree that kept the value in `like` -> the reason.
-    """
-
-    step: int
-    tree: PyTree
-    manifest: dict[str, Any]
-    notes: tuple[str, ...]
-    loaded: dict[str, str]
-    left: dict[str, str]
-    new: dict[str, str]
 
 
 class Store:
@@ -72,39 +40,56 @@ class Store:
     A save copies the tree into host memory and returns; a thread writes it. Each checkpoint is a folder named by its
     step, which appears complete with its manifest, or not at all, whatever is killed when.
 
+    Of several processes all open the folder, which they must share, and all call `save`, `wait`, `restore`, `verify`,
+    `delete` and `close` alike. Each copies and writes a part of the tree; process 0 holds the lock, makes the parts one
+    checkpoint and deletes old ones. What goes wrong on one is raised on all, with the same sentence. `steps` and
+    `best_step` say the same on all: what there was after the last save that was waited for.
+
     Args:
         folder: made if missing.
         keep: how many of the newest checkpoints stay; None keeps all.
         keep_best: the checkpoint of the smallest metric stays too, however old.
-        read_only: takes no lock, makes and removes nothing; for reading beside a run that writes.
+        read_only: takes no lock, makes and removes nothing; for reading beside a run that writes. Every process reads
+            for itself, but for a `restore` onto devices of several, which all of them must call.
+        patience: seconds that a process which has written its part waits for the others.
 
     Raises:
-        OSError: another run writes into the folder (it is named), or the folder cannot be written.
+        OSError: another run writes into the folder (it is named), the folder cannot be written, or a process does not
+            see it.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, keep: int | None = 3, keep_best: bool = True, read_only: bool = False
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        keep: int | None = 3,
+        keep_best: bool = True,
+        read_only: bool = False,
+        patience: float = 600.0,
     ) -> None:
         if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
             raise ValueError(
                 f"keep is {keep!r}; it says how many of the newest checkpoints stay: 1 or more, or None for all"
             )
         self.folder = Path(folder).absolute()
-        self.keep = keep
-        self.keep_best = keep_best
         self.read_only = read_only
         self._lock: FolderLock | None = None
+        self._peers: Peers | None = None
         self._writer: threading.Thread | None = None
-        self._failure: tuple[str, BaseException] | None = None
-        self._metrics: dict[int, float | None] = {}
-        self._corrupt: set[int] = set()
+        self._outcome: tuple[dict[str, Any], BaseException | None] = ({}, None)  # of the thread
+        self._failure: OSError | None = None
+        self._kept = Kept(self.folder, keep, keep_best=keep_best)
+        self._known: dict[int, float | None] = {}  # with several processes: step -> metric, the same on all
+        self._attempt = 0
         self._closed = False
         _OPEN.add(self)
-        if not read_only:
-            with explained(f"checkpoints cannot be written into {self.folder}"):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._lock = FolderLock(self.folder)
-                commit.sweep(self.folder)
+        if read_only:
+            return
+        if not processes.several():
+            self._take()
+            return
+        self._peers = Peers(self.folder, self._take, self._let_go, patience=patience)
+        self._known = self._agree_on_steps()
 
     def __enter__(self) -> Store:
         return self
@@ -121,7 +106,8 @@ class Store:
 
         Args:
             step: 0 or more.
-            tree: arrays, jax or NumPy; they may be donated as soon as this returns.
+            tree: arrays, jax or NumPy; they may be donated as soon as this returns. With several processes what lies on
+                one of them alone is expected to be the same on all, and process 0's is saved.
             manifest: the whole configuration, of what JSON can hold; `Restored.manifest["configuration"]` has it.
             metric: smaller is better; NaN and infinities never are the best.
             wait: return when the checkpoint is on the disk.
@@ -142,32 +128,35 @@ class Store:
             raise TypeError(f"the manifest of step {step} is not what JSON can hold: {error}") from error
         named = named_leaves(tree)
         self.wait()
-        arrays = host_copies(named)
-        marks = start_fingerprint({path: arrays[path] if on_host(leaf) else leaf for path, leaf in named.items()})
+        self._attempt += 1
+        peers, attempt = self._peers, self._attempt
+        text = partial(
+            describe,
+            step=int(step),
+            metric=None if metric is None or not math.isfinite(metric) else float(metric),
+            configuration=configuration,
+            arrays={path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in named.items()},
+        )
+        if peers is None:
+            arrays = host_copies(named)
+            marks = start_fingerprint(named, {path: [whole_block(array)] for path, array in arrays.items()})
 
-        def text(files: Mapping[str, tuple[int, int]]) -> bytes:
-            return describe(
-                step=int(step),
-                metric=None if metric is None or not math.isfinite(metric) else float(metric),
-                configuration=configuration,
-                arrays=arrays,
-                marks=marks.collect(),
-                files=files,
+            def work() -> None:
+                commit.commit(self.folder, int(step), arrays, lambda files: text(marks=marks.collect(), files=files))
+
+        else:
+            blocks = {
+                path: [Block(start, host_copy(data), shape) for start, data, shape in each]
+                for path, each in own_blocks(named).items()
+            }
+            marks = start_fingerprint(
+                {path: leaf for path, leaf in named.items() if peers.number == 0 or spread(leaf)}, blocks
             )
 
-        def write() -> None:
-            doing = f"step {step} was not saved to {self.folder}"
-            try:
-                commit.commit(self.folder, int(step), arrays, text)
-                self._metrics.pop(int(step), None)
-                self._corrupt.discard(int(step))
-                doing = f"step {step} was saved to {self.folder}, but an older checkpoint could not be deleted"
-                for old in self._surplus(int(step)):
-                    commit.delete(self.folder, old)
-            except BaseException as error:  # the next save, wait or close raises it
-                self._failure = (doing, error)
+            def work() -> None:
+                write_together(peers, int(step), attempt, blocks, marks, text)
 
-        self._writer = threading.Thread(target=write, name=f"checkpoint-{step}")
+        self._writer = threading.Thread(target=self._write, args=(int(step), work), name=f"checkpoint-{step}")
         self._writer.start()
         if wait:
             self.wait()
@@ -179,17 +168,9 @@ class Store:
             OSError: it failed; the sentence says why and which checkpoint stands. Raised once.
         """
         self._join()
-        if self._failure is None:
-            return
-        doing, error = self._failure
-        self._failure = None
-        steps = self.steps()
-        stands = f"the newest good one is step {steps[-1]}" if steps else "there is none yet"
-        number = getattr(error, "errno", None)
-        sentence = (
-            f"{doing}: {reason(error)}. Checkpoints already there are untouched ({stands}); the next save tries again"
-        )
-        raise (OSError(number, sentence) if number is not None else OSError(sentence)) from error
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def close(self) -> None:
         """Wait for the last save, then let go of the folder. A second call does nothing.
@@ -200,27 +181,22 @@ class Store:
         if self._closed:
             return
         self._closed = True
+        if self._peers is not None and sys.exc_info()[1] is not None:
+            self._peers.hurry()
         try:
             self.wait()
         finally:
-            if self._lock is not None:
-                self._lock.release()
+            if self._peers is not None:
+                self._peers.leave()
+            self._let_go()
 
     def steps(self) -> tuple[int, ...]:
         """The steps that have a checkpoint, damaged ones too, ascending; not one that is still being written."""
-        return tuple(commit.steps_in(self.folder))
+        return tuple(commit.steps_in(self.folder) if self._peers is None else self._known)
 
     def best_step(self) -> int | None:
         """The step of the smallest metric, the earliest of equals; None where no checkpoint has one."""
-        for step in self.steps():
-            if step not in self._metrics:
-                try:
-                    self._metrics[step] = self.manifest(step)["metric"]
-                except (CorruptCheckpoint, FileNotFoundError):
-                    self._corrupt.add(step)  # its metric is not to be trusted; restore and verify say why
-        metrics = {step: self._metrics.get(step) for step in self.steps() if step not in self._corrupt}
-        known = [(metric, step) for step, metric in metrics.items() if metric is not None]
-        return min(known)[1] if known else None
+        return best_of(self._kept.metrics() if self._peers is None else self._known)
 
     def delete(self, step: int) -> None:
         """Remove the checkpoint of a step; whole or not at all, whatever is killed when.
@@ -231,10 +207,19 @@ class Store:
         if self.read_only or self._closed:
             raise ValueError(f"the store in {self.folder} is not open for writing")
         self._join()
-        self._checkpoint(step)
-        commit.delete(self.folder, step)
-        self._metrics.pop(step, None)
-        self._corrupt.discard(step)
+
+        def work() -> None:
+            if processes.first():
+                self._checkpoint(step)
+                commit.delete(self.folder, step)
+
+        if self._peers is None:
+            work()
+        else:
+            agreed(work)
+        self._kept.forget(step)
+        if self._peers is not None:
+            self._known = self._agree_on_steps()
 
     def manifest(self, step: int) -> dict[str, Any]:
         """The manifest of a step: configuration, environment, leaves, files, metric, time.
@@ -248,6 +233,9 @@ class Store:
         self, like: PyTree, *, step: int | None = None, strict: bool = True, path_map: PathMap | None = None
     ) -> Restored:
         """Read a checkpoint into the form of `like`, every bit checked.
+
+        Several processes read it together, each what its devices need; where one finds damage, all of them go back to
+        the step before.
 
         Args:
             like: arrays or `jax.ShapeDtypeStruct`. Leaves come back on the sharding of theirs, on any mesh; without one
@@ -266,18 +254,29 @@ class Store:
         """
         self._join()
         wanted = named_leaves(like, abstract=True)
+        shared = self._peers is not None or (processes.several() and any(spread(leaf) for leaf in wanted.values()))
+
+        def read(step: int, notes: tuple[str, ...]) -> Restored:
+            checkpoint = agreed(lambda: self._checkpoint(step)) if shared else self._checkpoint(step)
+            return read_checkpoint(
+                checkpoint, step, like, wanted, strict=strict, path_map=path_map, notes=notes, shared=shared
+            )
+
         if step is not None:
-            return self._read(step, like, wanted, strict, path_map, ())
-        steps = self.steps()
+            return read(step, ())
+        steps = commit.steps_in(self.folder)
+        if shared:
+            steps = json.loads(processes.from_first(json.dumps(steps)))
         if not steps:
             raise FileNotFoundError(f"{self.folder} holds no checkpoint")
         problems: list[str] = []
         for candidate in reversed(steps):
             try:
-                notes = (f"{'; '.join(problems)}: fell back to step {candidate}",) if problems else ()
-                return self._read(candidate, like, wanted, strict, path_map, notes)
+                return read(candidate, (f"{'; '.join(problems)}: fell back to step {candidate}",) if problems else ())
             except (CorruptCheckpoint, FileNotFoundError) as error:
-                self._corrupt.add(candidate)
+                self._kept.distrust(candidate)
+                if candidate in self._known:
+                    self._known[candidate] = None  # its metric is not to be trusted
                 problems.append(str(error))
         raise CorruptCheckpoint(f"no checkpoint in {self.folder} is sound: {'; '.join(problems)}")
 
@@ -287,106 +286,93 @@ class Store:
         Sizes and crc32 of the files, files that the manifest does not know, then shapes, dtypes and fingerprints.
         """
         self._join()
+        shared = self._peers is not None
         problems = []
         for each in self.steps() if step is None else (step,):
-            checkpoint = self._checkpoint(each)
-            try:
-                record = read_manifest(checkpoint, step=each)
-                found = file_problems(checkpoint, record, strangers=True)
-                stored = stored_leaves(record)
-                if not found:
-                    found = _mark_problems(each, start_fingerprint(self._arrays(each, stored)).collect(), stored)
-            except CorruptCheckpoint as error:
-                found = [str(error)]
-            problems += [
-                problem if problem.startswith(f"step {each} ") else f"step {each}: {problem}" for problem in found
-            ]
+            problems += problems_of(self._checkpoint(each), each, shared=shared)
         return problems
 
-    def _read(
-        self,
-        step: int,
-        like: PyTree,
-        wanted: dict[str, Any],
-        strict: bool,
-        path_map: PathMap | None,
-        notes: tuple[str, ...],
-    ) -> Restored:
-        checkpoint = self._checkpoint(step)
-        record = read_manifest(checkpoint, step=step)
-        stored = stored_leaves(record)
-        matched = assign(wanted, stored, path_map=path_map)
-        if strict:
-            require_complete(matched, where=f"the checkpoint of step {step} in {self.folder}")
-        for path, why in matched.new.items():
-            if isinstance(wanted[path], jax.ShapeDtypeStruct):
-                raise ValueError(
-                    f"the leaf {path!r} does not come from the checkpoint of step {step} ({why}), and `like` holds "
-                    "only its shape: hand a tree of real arrays to strict=False"
-                )
-        damaged = file_problems(checkpoint, record, strangers=False)
-        if damaged:
-            raise CorruptCheckpoint(f"step {step} is corrupt ({'; '.join(damaged[:4])})")
-        arrays = self._arrays(step, {source: stored[source] for source in matched.loaded.values()})
-        uses = Counter(matched.loaded.values())
-        leaves: dict[str, Any] = {}
-        for path, leaf in wanted.items():
-            source = matched.loaded.get(path)
-            if source is None:
-                leaves[path] = place(host_copy(leaf), leaf)
-                continue
-            # A jax array may share its NumPy array's memory and be donated: each gets memory that nobody else holds.
-            uses[source] -= 1
-            leaves[path] = place(arrays[source].copy() if uses[source] else arrays.pop(source), leaf)
-        marks = start_fingerprint({path: leaves[path] for path in matched.loaded}).collect()
-        wrong = _mark_problems(step, marks, {path: stored[source] for path, source in matched.loaded.items()})
-        if wrong:
-            raise CorruptCheckpoint("; ".join(wrong[:4]))
-        tree = jax.tree.unflatten(jax.tree.structure(like), list(leaves.values()))
-        return Restored(step, tree, record, notes, matched.loaded, matched.left, matched.new)
+    def _take(self) -> None:
+        """Make the folder, lock it, and clean up what a killed run left."""
+        with explained(f"checkpoints cannot be written into {self.folder}"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock(self.folder)
+            commit.sweep(self.folder)
 
-    def _arrays(self, step: int, stored: Mapping[str, StoredLeaf]) -> dict[str, np.ndarray]:
-        """Read the arrays of a step and hold them against the manifest's shapes and dtypes."""
-        arrays = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in stored.items() if 0 in leaf.shape}
-        folder = self._checkpoint(step) / commit.ARRAYS
-        try:
-            arrays.update(
-                read_arrays(folder, {path: leaf.dtype for path, leaf in stored.items() if path not in arrays})
-            )
-        except Exception as error:  # Orbax raises what it likes; all of it means that the bytes do not decode
-            raise CorruptCheckpoint(f"step {step} is corrupt ({folder} does not decode: {reason(error)})") from error
-        for path, leaf in stored.items():
-            if (arrays[path].shape, arrays[path].dtype) != (leaf.shape, leaf.dtype):
-                raise CorruptCheckpoint(
-                    f"step {step} is corrupt ({path} is stored as {arrays[path].dtype} {list(arrays[path].shape)}, "
-                    f"the manifest says {leaf.dtype} {list(leaf.shape)})"
-                )
-        return arrays
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
-    def _surplus(self, saved: int) -> list[int]:
-        """The steps to delete after a save: neither among the newest `keep`, nor the best, nor corrupt ones.
+    def _write(self, step: int, work: Callable[[], None]) -> None:
+        """What the thread does: the work, then deleting what is one too many; how it ended is for the next `_join`.
 
-        Corrupt ones neither count nor go: they may be readable elsewhere, and they must not push out a sound one.
+        Of several processes the first does this, and the others hear of it.
         """
-        if self.keep is None:
-            return []
-        best = self.best_step() if self.keep_best else None
-        sound = [step for step in self.steps() if step not in self._corrupt]
-        newest = [step for step in sound if step != saved][::-1][: self.keep - 1]
-        return [step for step in sound if step not in {saved, best, *newest}]
+        peers, cause = self._peers, None
+        first = peers is None or peers.number == 0
+        doing = f"step {step} was not saved to {self.folder}"
+        outcome: dict[str, Any] = {"attempt": self._attempt, "failure": None, "steps": []}
+        try:
+            work()
+            if first:
+                self._kept.forget(step)
+                doing = f"step {step} was saved to {self.folder}, but an older checkpoint could not be deleted"
+                for old in self._kept.surplus(step):
+                    commit.delete(self.folder, old)
+        except BaseException as error:  # the next save, wait or close raises it
+            cause = error
+        try:
+            if peers is not None and not first:
+                # Also where this one's part failed: process 0 has the sentence for all.
+                until = time.monotonic() + 2 * peers.patience
+                saying = f"said whether step {step} was saved"
+                outcome = peers.wait_for(0, "outcome", self._attempt, saying, until=until)
+            else:
+                outcome["failure"] = None if cause is None else self._sentence(doing, cause)
+            if peers is not None and first:
+                outcome["steps"] = list(self._kept.metrics().items())
+                peers.post({"outcome": outcome})
+        except BaseException as error:
+            cause = cause or error
+            outcome["failure"] = self._sentence(doing, cause)
+        self._outcome = (outcome, cause)
+
+    def _sentence(self, doing: str, error: BaseException) -> list[Any]:
+        """Number and text of what the caller is to hear."""
+        steps = commit.steps_in(self.folder)
+        stands = f"the newest good one is step {steps[-1]}" if steps else "there is none yet"
+        untouched = f"Checkpoints already there are untouched ({stands}); the next save tries again"
+        return [getattr(error, "errno", None), f"{doing}: {reason(error)}. {untouched}"]
+
+    def _join(self) -> None:
+        """Let the thread end, and take over what it found; on the main thread, so that all processes do it alike."""
+        if self._writer is None:
+            return
+        self._writer.join()
+        self._writer = None
+        outcome, cause = self._outcome
+        if outcome["failure"] is not None:
+            self._failure = error_of(*outcome["failure"])
+            self._failure.__cause__ = cause
+        if outcome["steps"]:
+            self._known = {step: metric for step, metric in outcome["steps"]}
+
+    def _agree_on_steps(self) -> dict[int, float | None]:
+        """What process 0 finds in the folder, on all of them."""
+        found = list(self._kept.metrics().items()) if processes.first() else []
+        return {step: metric for step, metric in json.loads(processes.from_first(json.dumps(found)))}
 
     def _checkpoint(self, step: int) -> Path:
         path = commit.checkpoint_of(self.folder, step)
+        end = time.monotonic() + (SEEN_LATE if step in self._known else 0)
+        while not path.is_dir() and time.monotonic() < end:
+            time.sleep(0.05)  # process 0 has it, a network file system does not show it here yet
         if not path.is_dir():
             steps = self.steps()
             there = f"it holds {', '.join(map(str, steps))}" if steps else "it holds none"
             raise FileNotFoundError(f"{self.folder} holds no checkpoint of step {step}: {there}")
         return path
-
-    def _join(self) -> None:
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
 
 
 _OPEN: weakref.WeakSet[Store] = weakref.WeakSet()
@@ -400,12 +386,3 @@ def _close_all() -> None:
             store.close()
         except OSError as error:
             print(f"{error}. End with store.close() or use `with Store(...)`: the program ended first", file=sys.stderr)
-
-
-def _mark_problems(step: int, marks: Fingerprint, stored: Mapping[str, StoredLeaf]) -> list[str]:
-    return [
-        f"step {step} is corrupt ({path} has fingerprint {marks.leaves[path]:08x}, "
-        f"the manifest says {leaf.fingerprint:08x})"
-        for path, leaf in stored.items()
-        if marks.leaves[path] != leaf.fingerprint
-    ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdl.checkpoint import Store
-from jaxdl.checkpoint import store as store_module
+from jaxdl.checkpoint import reading as store_module
 from jaxdl.checkpoint.leaves import place
 
 
