@@ -249,6 +249,23 @@ def beam_search(
     return Decoded(out, lengths, scores)
 
 
+def likeliest(
+    step: Step, carry: PyTree, tokens: Array, *, steps: int, beams: int = 1, eos: int, pad: int = 0,
+    length_penalty: float = 0.0, batch_axes: PyTree = 0,
+) -> Decoded:  # fmt: skip
+    """One sequence an example: the likeliest token at each step, or with beams > 1 the best of a search.
+
+    Args: see `greedy` and `beam_search`.
+    """
+    if beams == 1:
+        return greedy(step, carry, tokens, steps=steps, eos=eos, pad=pad)
+    found = beam_search(
+        step, carry, tokens, steps=steps, beams=beams, eos=eos, pad=pad, length_penalty=length_penalty,
+        batch_axes=batch_axes,
+    )  # fmt: skip
+    return Decoded(*(leaf[:, 0] for leaf in found))
+
+
 class _Beams(NamedTuple):
     read: Array  # [] int32, tokens decoded so far
     carry: PyTree  # of batch * beams rows

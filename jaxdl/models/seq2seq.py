@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as linen
@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl import nn
-from jaxdl.models.decoding import Decoded, beam_search, greedy
+from jaxdl.models.decoding import Decoded, Step, likeliest
 from jaxdl.models.rnn import Axes, lengths_of
 from jaxdl.parallel import constrain
 
 Array = jax.Array
 PyTree = Any
-Step = Callable[[PyTree, Array], tuple[Array, PyTree]]
 
 
 class Encoded(NamedTuple):
@@ -39,7 +38,8 @@ class RNNSeq2Seq(linen.Module):
         h_t = decoder(embed(y_t), h_t-1),  a_t = tanh([h_t, attention(h_t, source)] W + b),  logits = a_t V
 
     With `input_feeding` the decoder also reads a_t-1, so that it knows what it has looked at; it then takes one
-    attention a step, where otherwise one product serves all steps of a target.
+    attention a step, where otherwise one product serves all steps of a target. The debugger may listen to "memory", the
+    encoder's states, and "looked", a_t.
 
     Attributes:
         num_classes: the target's vocabulary.
@@ -124,7 +124,7 @@ class RNNSeq2Seq(linen.Module):
         embedded = constrain(embedded, "batch", "length", "embed")
         if not self.input_feeding:
             hidden, _ = self.decoder_rnn(embedded, train=train, carry=carry["rnn"])
-            return self._logits(self._look(encoded, hidden), train)
+            return self._logits(nn.tap(self, "looked", self._look(encoded, hidden)), train)
 
         def advance(module: RNNSeq2Seq, carry: PyTree, embedded: Array) -> tuple[PyTree, Array]:
             looked, carry = module._advance(encoded, carry, embedded[:, None], train)
@@ -134,13 +134,14 @@ class RNNSeq2Seq(linen.Module):
             advance, variable_broadcast="params", split_rngs={"params": False, "dropout": True}, in_axes=1, out_axes=1
         )
         _, looked = loop(self, carry, embedded)
-        return self._logits(looked, train)
+        return self._logits(nn.tap(self, "looked", looked), train)
 
     def encode(self, source: Array, *, train: bool = False) -> tuple[Encoded, PyTree]:
         """Read sources [batch, sources] -> what decoding looks at, and the carry that it starts from."""
         source = _tokens("source", source)
         embedded = constrain(self.drop(self.source_embed(source), train=train), "batch", "length", "embed")
         memory, last = self.encoder(embedded, train=train, lengths=lengths_of(source, self.pad))
+        memory = nn.tap(self, "memory", memory)
         keys = memory if self.attention == "none" else self.attend.keys(memory)
         carry = {f"layer{layer}": self._bridged(last, layer) for layer in range(self.depth)}
         start: PyTree = {"rnn": carry}
@@ -176,12 +177,9 @@ class RNNSeq2Seq(linen.Module):
         """
         step, carry = self.decoder(variables, source, beams=beams)
         first = jnp.full(source.shape[:1], begin, jnp.int32)
-        if beams == 1:
-            return greedy(step, carry, first, steps=steps, eos=end, pad=self.pad)
-        found = beam_search(
+        return likeliest(
             step, carry, first, steps=steps, beams=beams, eos=end, pad=self.pad, length_penalty=length_penalty
         )
-        return Decoded(*(leaf[:, 0] for leaf in found))
 
     # ---- parts -------------------------------------------------------------------------------------------------------
 

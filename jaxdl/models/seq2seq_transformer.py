@@ -10,19 +10,20 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl import nn
-from jaxdl.models.decoding import Decoded, Step, beam_search, greedy
+from jaxdl.models.decoding import Decoded, Step, likeliest
 from jaxdl.models.rules import Peer, Peers, embed, norm
-from jaxdl.models.transformer import (
+from jaxdl.models.transformer_parts import (
     LogicalAxes,
     TokenInput,
     check_length,
     decoder_rules,
     encoder_rules,
     run_cached,
+    stack_of,
     stacked_axes,
 )
 from jaxdl.nn.attention import CACHE_AXES, Cache, empty_cache
-from jaxdl.nn.block import TransformerBlock, norm_of
+from jaxdl.nn.block import norm_of
 from jaxdl.parallel import constrain
 
 Array = jax.Array
@@ -113,26 +114,8 @@ class Transformer(linen.Module):
         if self.source_vocabulary is not None:
             self.source_input = TokenInput(self.source_vocabulary, self.width, self.positions, self.length, **options)
         self.drop = nn.Dropout(self.dropout)
-        blocks: dict[str, Any] = {
-            "width": self.width,
-            "heads": self.heads,
-            "kv_heads": self.kv_heads,
-            "mlp_width": self.mlp_width,
-            "rotary_base": 10_000.0 if self.positions == "rotary" else None,
-            "norm": self.norm,
-            "norm_first": self.norm_first,
-            "activation": self.activation,
-            "use_bias": self.use_bias,
-            "dropout": self.dropout,
-            "attention_dropout": self.attention_dropout,
-            "mlp_dropout": self.mlp_dropout,
-            "implementation": self.implementation,
-        }
-        stack: dict[str, Any] = {"remat": self.remat, "unroll": self.unroll}
-        self.encoder = nn.Stack(TransformerBlock(**blocks), self.depth, **stack)
-        self.target_decoder = nn.Stack(
-            TransformerBlock(causal=True, cross=True, **blocks), self._decoder_depth, name="decoder", **stack
-        )
+        self.encoder = stack_of(self)
+        self.target_decoder = stack_of(self, depth=self._decoder_depth, name="decoder", causal=True, cross=True)
         if self.norm_first:
             self.encoder_norm, self.decoder_norm = norm_of(self.norm, 1e-5), norm_of(self.norm, 1e-5)
         if not self.tied:
@@ -223,20 +206,10 @@ class Transformer(linen.Module):
         """
         step, cache = self.decoder(variables, source, steps=steps, beams=beams)
         first = jnp.full(source.shape[:1], begin, jnp.int32)
-        if beams == 1:
-            return greedy(step, cache, first, steps=steps, eos=end, pad=self.pad)
-        found = beam_search(
-            step,
-            cache,
-            first,
-            steps=steps,
-            beams=beams,
-            eos=end,
-            pad=self.pad,
-            length_penalty=length_penalty,
+        return likeliest(
+            step, cache, first, steps=steps, beams=beams, eos=end, pad=self.pad, length_penalty=length_penalty,
             batch_axes=CACHE_AXES,
-        )
-        return Decoded(*(leaf[:, 0] for leaf in found))
+        )  # fmt: skip
 
     def _logits(self, y: Array) -> Array:
         y = self.decoder_norm(y) if self.norm_first else y

@@ -5,7 +5,6 @@ All stack their blocks by `nn.Stack`: parameters "blocks/..." have a leading axi
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
@@ -17,73 +16,20 @@ from jaxdl import nn
 from jaxdl.models.decoding import Step
 from jaxdl.models.rules import Peer, Peers, embed, linear, norm
 from jaxdl.models.stages import Stages
+from jaxdl.models.transformer_parts import (
+    LogicalAxes,
+    TokenInput,
+    check_length,
+    encoder_rules,
+    run_cached,
+    stack_of,
+    stacked_axes,
+)
 from jaxdl.nn.attention import Cache, empty_cache
-from jaxdl.nn.block import TransformerBlock, norm_of, scaled_normal
+from jaxdl.nn.block import norm_of, scaled_normal
 from jaxdl.parallel import constrain
 
 Array = jax.Array
-LogicalAxes = tuple[tuple[str, tuple[str | None, ...]], ...]
-
-POSITIONS = ("learned", "sinusoid", "rotary", "none")
-
-
-def stacked_axes(*names: str) -> LogicalAxes:
-    """Logical axes of the parameters of stacks of `TransformerBlock` under these names."""
-    chosen = "|".join(names)
-    return tuple((f"({chosen})/{path}", ("layers", *axes)) for path, axes in TransformerBlock.logical_axes)
-
-
-class TokenInput(linen.Module):
-    """Tokens as vectors with their positions: what Transformers read, and the tied logits that they give.
-
-    Attributes:
-        vocabulary: tokens are 0 to vocabulary - 1.
-        width: features.
-        positions: "learned", "sinusoid" (added here), "rotary" (turned in attention) or "none".
-        length: the longest sequence, for learned and sinusoid positions.
-        scale: multiply the vectors of tokens by sqrt(width), as the first Transformer does.
-        deviation: of the initial vectors.
-    """
-
-    vocabulary: int
-    width: int
-    positions: str
-    length: int
-    scale: bool = False
-    deviation: float = 0.02
-
-    def setup(self) -> None:
-        if self.positions not in POSITIONS:
-            near = difflib.get_close_matches(str(self.positions), POSITIONS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"no positions are called {self.positions!r}{hint} (one of {', '.join(POSITIONS)})")
-        self.tokens = nn.Embed(
-            self.vocabulary, self.width, embedding_init=linen.initializers.normal(self.deviation), name="tokens"
-        )
-        if self.positions == "learned":
-            self.learned = nn.LearnedPositions(self.length, name="positions")
-
-    def __call__(self, tokens: Array, index: Array | int = 0) -> Array:
-        """tokens: [batch, length] integers, the first at position `index`; returns [batch, length, width]."""
-        if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
-            raise ValueError(f"a Transformer reads integers [batch, length], not {tokens.dtype} {tokens.shape}")
-        at_start = isinstance(index, int) and index == 0
-        if self.positions in ("learned", "sinusoid") and tokens.shape[1] > self.length:
-            raise ValueError(f"{tokens.shape[1]} tokens are more than the {self.length} positions: choose length=")
-        x = self.tokens(tokens)
-        if self.scale:
-            x = x * jnp.asarray(self.width**0.5, x.dtype)
-        steps = None if at_start else jnp.arange(tokens.shape[1], dtype=jnp.int32) + index
-        if self.positions == "learned":
-            x = self.learned(x, steps)
-        elif self.positions == "sinusoid":
-            table = nn.sinusoidal_positions(self.length, self.width, interleaved=True).astype(x.dtype)
-            x = x + (table[: tokens.shape[1]] if steps is None else jnp.take(table, steps, axis=0))[None]
-        return constrain(x, "batch", "length", "embed")
-
-    def logits(self, x: Array) -> Array:
-        """[batch, length, width] -> [batch, length, vocabulary] with the vectors of the tokens as weights."""
-        return self.tokens.attend(x)
 
 
 class GPT(linen.Module):
@@ -154,32 +100,11 @@ class GPT(linen.Module):
     def setup(self) -> None:
         self.input = TokenInput(self.num_classes, self.width, self.positions, self.length)
         self.drop = nn.Dropout(self.dropout)
-        block = TransformerBlock(
-            self.width,
-            self.heads,
-            kv_heads=self.kv_heads,
-            mlp_width=self.mlp_width,
-            experts=self.experts,
-            experts_per_token=self.experts_per_token,
-            capacity_factor=self.capacity_factor,
-            eval_capacity_factor=self.eval_capacity_factor,
-            causal=True,
-            window=self.window,
-            rotary_base=10_000.0 if self.positions == "rotary" else None,
-            norm=self.norm,
-            activation=self.activation,
-            use_bias=self.use_bias,
-            dropout=self.dropout,
-            attention_dropout=self.attention_dropout,
-            implementation=self.implementation,
-            kernel_init=linen.initializers.normal(0.02),
-            out_init=scaled_normal(0.02, self.depth),
-        )
-        self.blocks = nn.Stack(block, self.depth, remat=self.remat, unroll=self.unroll)
+        normal = linen.initializers.normal(0.02)
+        self.blocks = stack_of(self, causal=True, kernel_init=normal, out_init=scaled_normal(0.02, self.depth))
         self.last_norm = norm_of(self.norm, 1e-5, name="norm")
         if not self.tied:
-            kernel_init = linen.initializers.normal(0.02)
-            self.head = nn.Dense(self.num_classes, use_bias=False, kernel_init=kernel_init, name="logits")
+            self.head = nn.Dense(self.num_classes, use_bias=False, kernel_init=normal, name="logits")
 
     def __call__(
         self,
@@ -263,41 +188,6 @@ class GPT(linen.Module):
         return step, cache
 
 
-def check_length(model: Any, length: int) -> None:
-    """Refuse texts longer than a model's learned or sinusoid positions."""
-    if model.positions in ("learned", "sinusoid") and length > model.length:
-        raise ValueError(f"a text of {length} tokens is longer than the model's {model.length} positions")
-
-
-def run_cached(
-    stack: Any,
-    x: Array,
-    cache: Cache | None,
-    *,
-    train: bool,
-    batched: dict[str, Any] | None = None,
-    per_layer: dict[str, Any] | None = None,
-) -> tuple[Array, Cache | None]:
-    """x through a stack of blocks, which read the cache of their layer; the cache with x written into it.
-
-    Where x does not fit behind what the cache holds, it becomes NaN: it would be written over what was read before.
-    """
-    if cache is None or stack.is_initializing():
-        return stack(x, train=train, batched=batched, per_layer=per_layer), cache
-    room = cache.key.shape[2]
-    if x.shape[1] > room:
-        raise ValueError(f"{x.shape[1]} tokens do not fit into a cache of {room} positions")
-    index = jnp.broadcast_to(cache.filled, (stack.layers,))
-    own = {**(per_layer or {}), "cache": (cache.key, cache.value), "index": index}
-    x, (key, value) = stack(x, train=train, batched=batched, per_layer=own)
-    written = [
-        jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), cache.filled, axis=2)
-        for old, new in ((cache.key, key), (cache.value, value))
-    ]
-    filled = cache.filled + x.shape[1]
-    return jnp.where(filled > room, jnp.asarray(jnp.nan, x.dtype), x), Cache(written[0], written[1], filled)
-
-
 class TransformerEncoder(linen.Module):
     """A Transformer encoder over tokens that classifies the text, or gives its features.
 
@@ -366,26 +256,9 @@ class TransformerEncoder(linen.Module):
         stages = Stages(self, self.features, known=("embedding", "hidden", "final", "pooled"))
         x = TokenInput(self.vocabulary, self.width, self.positions, self.length, name="input")(tokens)
         x = stages.reached("embedding", nn.Dropout(self.dropout)(x, train=train))
-        block = TransformerBlock(
-            self.width,
-            self.heads,
-            kv_heads=self.kv_heads,
-            mlp_width=self.mlp_width,
-            window=self.window,
-            rotary_base=10_000.0 if self.positions == "rotary" else None,
-            norm=self.norm,
-            norm_first=self.norm_first,
-            activation=self.activation,
-            use_bias=self.use_bias,
-            dropout=self.dropout,
-            attention_dropout=self.attention_dropout,
-            implementation=self.implementation,
-        )
         real = None if self.pad is None else tokens != self.pad
         batched = {} if real is None else {"padding": real}
-        x = nn.Stack(block, self.depth, remat=self.remat, unroll=self.unroll, name="blocks")(
-            x, train=train, batched=batched
-        )
+        x = stack_of(self, name="blocks")(x, train=train, batched=batched)
         x = stages.reached("hidden", x)
         x = stages.reached("final", norm_of(self.norm, 1e-5, name="norm")(x) if self.norm_first else x)
         if self.pool == "first":
@@ -404,37 +277,3 @@ def masked_mean(x: Array, real: Array | None) -> Array:
         return jnp.mean(x, axis=1)
     share = real.astype(x.dtype) / jnp.maximum(jnp.sum(real, axis=1, keepdims=True), 1).astype(x.dtype)
     return jnp.sum(x * share[..., None], axis=1)
-
-
-def encoder_rules(ours: str, peer: str) -> tuple[Any, ...]:
-    """A stack of blocks against torch.nn.TransformerEncoder's layers (norm1, self_attn, linear1, linear2, norm2)."""
-    layer = f"{peer}.layers.*"
-    return (
-        *_attention_rules(f"{ours}/attention", f"{layer}.self_attn"),
-        *linear(f"{ours}/mlp/up", f"{layer}.linear1"),
-        *linear(f"{ours}/mlp/down", f"{layer}.linear2"),
-        *norm(f"{ours}/norm1", f"{layer}.norm1"),
-        *norm(f"{ours}/norm2", f"{layer}.norm2"),
-    )
-
-
-def decoder_rules(ours: str, peer: str) -> tuple[Any, ...]:
-    """The same against torch.nn.TransformerDecoder's layers, whose norm2 belongs to cross attention."""
-    layer = f"{peer}.layers.*"
-    return (
-        *_attention_rules(f"{ours}/attention", f"{layer}.self_attn"),
-        *_attention_rules(f"{ours}/cross", f"{layer}.multihead_attn"),
-        *linear(f"{ours}/mlp/up", f"{layer}.linear1"),
-        *linear(f"{ours}/mlp/down", f"{layer}.linear2"),
-        *norm(f"{ours}/norm1", f"{layer}.norm1"),
-        *norm(f"{ours}/norm_cross", f"{layer}.norm2"),
-        *norm(f"{ours}/norm2", f"{layer}.norm3"),
-    )
-
-
-def _attention_rules(ours: str, peer: str) -> tuple[Any, ...]:
-    parts = (
-        linear(f"{ours}/{name}", f"{peer}.in_proj", part=(number, 3), separator="_")
-        for number, name in enumerate(("query", "key", "value"))
-    )
-    return (*(rule for part in parts for rule in part), *linear(f"{ours}/out", f"{peer}.out_proj"))

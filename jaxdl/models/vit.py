@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jaxdl import nn
 from jaxdl.models.rules import Peer, Peers, Rule, conv, linear, norm
 from jaxdl.models.stages import Stages
-from jaxdl.models.transformer import LogicalAxes, stacked_axes
-from jaxdl.nn.block import TransformerBlock
+from jaxdl.models.transformer_parts import LogicalAxes, stack_of, stacked_axes
 from jaxdl.parallel import constrain
 
 Array = jax.Array
@@ -120,17 +119,7 @@ class ViT(linen.Module):
         positions = self.param("positions", linen.initializers.normal(0.02), shape, jnp.float32)
         x = nn.Dropout(self.dropout)(x + positions.astype(x.dtype), train=train)
         x = stages.reached("embedding", constrain(x, "batch", "length", "embed"))
-        block = TransformerBlock(
-            self.width,
-            self.heads,
-            mlp_width=self.mlp_width,
-            norm_epsilon=self.norm_epsilon,
-            activation=self.activation,
-            dropout=self.dropout,
-            attention_dropout=self.attention_dropout,
-            implementation=self.implementation,
-        )
-        x = nn.Stack(block, self.depth, remat=self.remat, unroll=self.unroll, name="blocks")(x, train=train)
+        x = stack_of(self, name="blocks")(x, train=train)
         x = stages.reached("hidden", x)
         x = stages.reached("final", nn.LayerNorm(self.norm_epsilon, name="norm")(x))
         x = stages.reached("pooled", x[:, 0])
