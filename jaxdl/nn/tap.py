@@ -16,9 +16,13 @@ def tap(module: linen.Module, name: str, x: Array) -> Array:
     - A variable `perturbations/<name>` of x's shape, handed in with the others, is added to x; with zeros the values
       stay the same and its gradient is dL/dx.
 
-    No variable is created at init.
+    No variable is created at init. A stage may have the name of the module that computes it, which linen's own `sow`
+    refuses.
     """
-    module.sow("intermediates", name, x)
+    scope = module.scope
+    assert scope is not None, "a stage is reached within a call, where the module is bound"
+    if scope.is_mutable_collection("intermediates"):
+        scope.put_variable("intermediates", name, (*scope.get_variable("intermediates", name, ()), x))
     if module.has_variable("perturbations", name):
         x = x + module.get_variable("perturbations", name)
     return x
