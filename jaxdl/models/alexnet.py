@@ -28,6 +28,9 @@ class AlexNet(linen.Module):
 
     Attributes:
         num_classes: how many logits come out; 0: the [batch, hidden] features before them.
+        width: channels of the first convolution, with those of the others and `hidden` in proportion; None: as they
+            stand in `widths` and `hidden`.
+        depth: how many of the five convolutions, from the first on.
         widths: channels of the five convolutions.
         hidden: of the two dense layers before the logits.
         groups: of the second, fourth and fifth convolution.
@@ -42,6 +45,8 @@ class AlexNet(linen.Module):
     """
 
     num_classes: int
+    width: int | None = None
+    depth: int = 5
     widths: Sequence[int] = (64, 192, 384, 256, 256)
     hidden: int = 4096
     groups: int = 1
@@ -70,18 +75,20 @@ class AlexNet(linen.Module):
             [batch, num_classes]; the features asked for, [batch, hidden] or by name.
 
         Raises:
-            ValueError: x is no batch of images, or they are too small; not five widths; an unknown feature.
+            ValueError: x is no batch of images, or they are too small; not five widths or a depth above 5; an unknown
+                feature.
         """
-        if len(self.widths) != 5:
+        if len(self.widths) != 5 or not 1 <= self.depth <= 5:
             raise ValueError(
-                f"AlexNet has five convolutions: widths={tuple(self.widths)} has {len(self.widths)} numbers"
+                f"AlexNet has five convolutions: widths={tuple(self.widths)} has {len(self.widths)} numbers, and depth="
+                f"{self.depth} says how many of them there are"
             )
         least = 67 - 2 * self.first_padding
         if x.ndim != 4 or min(x.shape[1:3]) < least:
             raise ValueError(
                 f"AlexNet takes images [batch, height, width, channels] of {least}x{least} or more, not {x.shape}"
             )
-        stages = Stages(self, self.features, known=("c1", "c2", "c3", "c4", "c5"))
+        stages = Stages(self, self.features, known=("c1", "c2", "c3", "c4", "c5")[: self.depth])
         # (size, stride, padding, groups, normalised, pooled) of each convolution
         plan = (
             (11, 4, self.first_padding, 1, self.response_norm, True),
@@ -90,10 +97,10 @@ class AlexNet(linen.Module):
             (3, 1, 1, self.groups, False, False),
             (3, 1, 1, self.groups, False, True),
         )
-        for number, (channels, layer) in enumerate(zip(self.widths, plan, strict=True), start=1):
+        for number, (channels, layer) in enumerate(list(zip(self.widths, plan, strict=True))[: self.depth], start=1):
             size, stride, padding, groups, normalised, pooled = layer
             kernel = nn.Conv(
-                channels,
+                self._scaled(channels),
                 size,
                 strides=stride,
                 padding=padding,
@@ -111,8 +118,14 @@ class AlexNet(linen.Module):
         x = x.reshape(x.shape[0], -1)
         for name in ("fc6", "fc7"):
             x = nn.Dropout(self.dropout)(x, train=train)
-            x = jax.nn.relu(nn.Dense(self.hidden, kernel_init=_HE, name=name)(x))
+            x = jax.nn.relu(nn.Dense(self._scaled(self.hidden), kernel_init=_HE, name=name)(x))
         return nn.Dense(self.num_classes, name="logits")(x) if self.num_classes else x
+
+    def _scaled(self, size: int) -> int:
+        """size at `width`, a multiple of `groups`."""
+        if self.width is None:
+            return size
+        return max(1, size * self.width // (self.widths[0] * self.groups)) * self.groups
 
     def _torchvision(self) -> Peer:
         height, width = (self.pool, self.pool) if isinstance(self.pool, int) else self.pool
@@ -121,7 +134,7 @@ class AlexNet(linen.Module):
             rule for ours, theirs in positions.items() for rule in conv(f"conv{ours}", f"features.{theirs}")
         ]
         dense = (
-            *linear("fc6", "classifier.1", flatten=(self.widths[-1], height, width)),
+            *linear("fc6", "classifier.1", flatten=(self._scaled(self.widths[self.depth - 1]), height, width)),
             *linear("fc7", "classifier.4"),
             *linear("logits", "classifier.6"),
         )

@@ -384,7 +384,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             IMAGES,
             (28, 28, 1),
             "Kingma and Welling, 2014",
-            {"conv_vae": {"coder": "conv", "widths": (32, 64)}},
+            {"conv_vae": {"coder": "conv", "width": 32}},
         ),
         **_family(
             "two_tower",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import flax.linen as linen
 import jax
@@ -59,13 +58,17 @@ class ConvNet(linen.Module):
     spatial_dropout: bool = False
     features: Sequence[str] = ()
 
-    logical_axes: ClassVar[tuple[tuple[str, tuple[str | None, ...]], ...]] = (
-        (r"(conv|norm)\d+/(bias|scale)", ("channels_out",)),
-        (r"dense\d*/kernel", (None, "mlp")),
-        (r"dense\d*/bias", ("mlp",)),
-        (r"logits/kernel", ("mlp", "classes")),
-        (r"logits/bias", ("classes",)),
-    )
+    @property
+    def logical_axes(self) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
+        """What the dimensions of each parameter are; a kernel has one for each direction."""
+        return (
+            (r"conv\d+/kernel", (*(None,) * self.dims, "channels_in", "channels_out")),
+            (r"(conv|norm)\d+/(bias|scale)", ("channels_out",)),
+            (r"dense\d*/kernel", (None, "mlp")),
+            (r"dense\d*/bias", ("mlp",)),
+            (r"logits/kernel", ("mlp", "classes")),
+            (r"logits/bias", ("classes",)),
+        )
 
     @linen.compact
     def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array | dict[str, Array]:

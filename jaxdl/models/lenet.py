@@ -27,6 +27,7 @@ class LeNet(linen.Module):
     Attributes:
         num_classes: how many logits come out; 0: the [batch, 84] features before them.
         width: maps of the first convolution; everything else is in proportion (6, 16, 120, 84 at 6).
+        depth: how many of the two convolutions, each with its pool: 1 or 2.
         activation: a name (`jaxdl.nn.list_activations()`) or a function; the paper's is a scaled tanh.
         pool: "avg" or "max", of windows of 2.
         padding: zeros around the image; 2 for 28x28 images, which the paper embeds in 32x32.
@@ -38,6 +39,7 @@ class LeNet(linen.Module):
 
     num_classes: int
     width: int = 6
+    depth: int = 2
     activation: str | Callable[[Array], Array] = "tanh"
     pool: str = "avg"
     padding: int = 0
@@ -63,17 +65,19 @@ class LeNet(linen.Module):
             [batch, num_classes]; the features asked for, [batch, 84] or by name.
 
         Raises:
-            ValueError: x is no batch of images, or they are too small; an unknown pool or feature.
+            ValueError: x is no batch of images, or they are too small; another depth; an unknown pool or feature.
         """
-        least = 16 - 2 * self.padding
+        if self.depth not in (1, 2):
+            raise ValueError(f"LeNet-5 has two convolutions: depth is 1 or 2, not {self.depth}")
+        least = (16 if self.depth == 2 else 6) - 2 * self.padding
         if x.ndim != 4 or min(x.shape[1:3]) < least:
             raise ValueError(
                 f"LeNet takes images [batch, height, width, channels] of {least}x{least} or more, not {x.shape}"
             )
         if self.pool not in _POOLS:
             raise ValueError(f"pool={self.pool!r}: choose {' or '.join(map(repr, _POOLS))}")
-        stages = Stages(self, self.features, known=("c1", "c2"))
-        for number, (maps, padding) in enumerate(((6, self.padding), (16, 0)), start=1):
+        stages = Stages(self, self.features, known=("c1", "c2")[: self.depth])
+        for number, (maps, padding) in enumerate(((6, self.padding), (16, 0))[: self.depth], start=1):
             x = nn.Conv(self._scaled(maps), 5, padding=padding, name=f"conv{number}")(x)
             x = stages.reached(f"c{number}", _POOLS[self.pool](nn.activation(self.activation)(x)))
             if stages.complete:
@@ -89,7 +93,10 @@ class LeNet(linen.Module):
 
     def _torch(self) -> Peer:
         """torch's tutorials: conv1, conv2, fc1, fc2, fc3, of square images."""
-        layers = (*conv(r"conv(\d)", r"conv\1"), *linear("fc1", "fc1", flatten=(self._scaled(16),)))
+        layers = (
+            *conv(r"conv(\d)", r"conv\1"),
+            *linear("fc1", "fc1", flatten=(self._scaled(16 if self.depth == 2 else 6),)),
+        )
         return Peer((*layers, *linear("fc2", "fc2"), *linear("logits", "fc3")), head=r"fc3\..*")
 
     peers: ClassVar[Peers] = {"torch": _torch}

@@ -21,6 +21,9 @@ from jaxdl.nn.light_keys import light_key
 
 REQUIRED = "required"
 
+#: What says one by one -> what says it for all: a caller gives one of the two. In AlexNet `widths` are the proportions.
+_INSTEAD = {"depths": ("depth",), "widths": ("width", "depth"), "filters": ("width", "depth")}
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
@@ -31,7 +34,8 @@ class ModelInfo:
         summary: what it is, in one sentence.
         inputs: the shape of x in words.
         example: the shape of one example without the batch; a mapping of shapes where x is one.
-        options: name -> default under this name, in the order of the class; "required" where there is none.
+        options: name -> default under this name, in the order of the class; "required" where there is none. Where
+            `depths` has a number for each stage there is `depth` too, one number for all stages, None by default.
         fixed: those options that the name sets: what makes "resnet50" of a residual network.
         variants: the other names of the same class.
         reference: who published it, and the implementation whose numbers it follows; "" where nobody did.
@@ -56,14 +60,17 @@ class ModelInfo:
 
 
 def create_model(name: str, **options: Any) -> Any:
-    """Build the model called `name`: `create_model("resnet50", num_classes=10, width=16)`.
+    """Build the model called `name`: `create_model("resnet50", num_classes=10, width=16, depth=1)`.
+
+    All but "linear" have a width and a depth, so that each can be built tiny; docs/models.md says what they are.
 
     Returns:
         An unbound flax.linen module, called `module(x, *, train)`; it holds no parameters.
 
     Raises:
         ValueError: no model has that name (the nearest is suggested), or num_classes is no whole number.
-        TypeError: the model has no such option (the nearest is suggested), or a required one is missing.
+        TypeError: the model has no such option (the nearest is suggested), a required one is missing, or two say the
+            same.
     """
     kind, known = _load(name), _defaults(name)
     for option in options:
@@ -76,7 +83,18 @@ def create_model(name: str, **options: Any) -> Any:
     classes = options.get("num_classes", 0)
     if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 0:
         raise ValueError(f"num_classes={classes!r}: a whole number, 0 for the features before the logits")
-    return kind(**{**MODELS[name].options, **options})
+    given = {option for option, value in options.items() if value is not None}
+    for each, ones in _INSTEAD.items() if MODELS[name].module != "alexnet" else ():
+        for one in given.intersection(ones) if each in given else ():
+            raise TypeError(f"model {name!r}: {one}={options[one]!r} and {each}={options[each]!r}: give one of them")
+    chosen = {**MODELS[name].options, **options}
+    if known.get("depths") is not None:  # stages, of which the class takes one number each
+        depth = chosen.pop("depth", None)
+        if depth is not None:
+            if isinstance(depth, bool) or not isinstance(depth, numbers.Integral) or depth < 1:
+                raise ValueError(f"depth={depth!r}: how many blocks each stage of {name!r} has, 1 or more")
+            chosen["depths"] = (int(depth),) * len(known["depths"])
+    return kind(**chosen)
 
 
 def list_models(pattern: str = "*") -> tuple[str, ...]:
@@ -142,6 +160,8 @@ def _defaults(name: str) -> dict[str, Any]:
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         found[field.name] = fixed.get(field.name, default)
+        if field.name == "depths":
+            found.setdefault("depth", None)
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -64,7 +66,7 @@ class Fire(linen.Module):
 def _torchvision(model: SqueezeNet) -> Peer:
     rules = [*conv("c1_conv", "features.0"), *conv("logits", "classifier.1")]
     number, stage = 1, "c1"
-    for index, (name, _, _) in enumerate(_FIRES[model.version]):
+    for index, (name, _, _) in enumerate(model.fires()):
         number += 2 if name != stage else 1  # a pool lies between stages
         stage = name
         rules += conv(rf"{name}_fire{index}/(\w+)", rf"features.{number}.\1")
@@ -72,7 +74,7 @@ def _torchvision(model: SqueezeNet) -> Peer:
 
 
 class SqueezeNet(linen.Module):
-    """SqueezeNet: a stem, eight fire modules, and a 1x1 convolution to the classes that is pooled.
+    """SqueezeNet: a stem, eight fire modules in three stages, and a 1x1 convolution to the classes that is pooled.
 
     Stages are c1 (the stem), c2, c3, c4, with strides 2, 4, 8, 16.
 
@@ -80,6 +82,7 @@ class SqueezeNet(linen.Module):
         num_classes: how many logits come out; 0: the pooled features, 512 channels.
         version: "1.0" (the paper's) or "1.1" (as good with 0.4 of the work: a smaller stem, earlier pools).
         width: all channels are multiplied by it.
+        depth: the number of fire modules in each stage is multiplied by it and rounded up; above 1 the last repeats.
         dropout: rate before the last convolution; 0 draws nothing.
         relu_logits: the logits come out of a ReLU before they are pooled, as published: none is below 0, and a class
             whose logit is 0 for all images has no gradient and is never learnt again. False trains more safely.
@@ -91,6 +94,7 @@ class SqueezeNet(linen.Module):
     num_classes: int
     version: str = "1.0"
     width: float = 1.0
+    depth: float = 1.0
     dropout: float | Array = 0.5
     relu_logits: bool = True
     features: Sequence[str] = ()
@@ -102,6 +106,15 @@ class SqueezeNet(linen.Module):
         (r".*/bias", ("channels_out",)),
     )
     peers: ClassVar[Peers] = {"torchvision": _torchvision}
+
+    def fires(self) -> tuple[tuple[str, int, int], ...]:
+        """Stage, channels in the middle and channels that come out of every fire module, in order."""
+        found: list[tuple[str, int, int]] = []
+        for _, group in itertools.groupby(_FIRES[self.version], key=lambda fire: fire[0]):
+            fires = tuple(group)
+            count = max(1, math.ceil(len(fires) * self.depth))
+            found += (*fires, *fires[-1:] * (count - len(fires)))[:count]
+        return tuple(found)
 
     @linen.compact
     def __call__(self, x: Array, *, train: bool) -> Array | dict[str, Array]:
@@ -124,7 +137,7 @@ class SqueezeNet(linen.Module):
         x = nn.Conv(self._scaled(channels), size, strides=2, padding="VALID", kernel_init=_HE, name="c1_conv")(x)
         x = jax.nn.relu(x)
         stage = "c1"
-        for index, (name, squeezed, expanded) in enumerate(_FIRES[self.version]):
+        for index, (name, squeezed, expanded) in enumerate(self.fires()):
             if name != stage:
                 x = stages.reached(stage, x)
                 if stages.complete:

@@ -69,7 +69,8 @@ class SSD(linen.Module):
         size: height and width of the images. 300 and 512 come with extra maps and default boxes; other sizes have extra
             maps down to one place, scales that grow evenly from 0.15 to 0.9, and the aspect ratios of SSD300.
         width: channels of the backbone's first stage; all others follow. 64 is the published one.
-        depths: convolutions (VGG) or blocks (ResNet) of each stage; None: those of VGG-16 or ResNet-50.
+        depth: convolutions (VGG) or blocks (ResNet) of every stage, instead of depths.
+        depths: those of each stage; None: of VGG-16 or ResNet-50.
         batch_norm: normalise after each convolution but the heads; None: not with VGG-16, but with ResNet-50.
         extras: how each extra map comes from the one before: "half" (3x3, stride 2), "valid" (3x3 without padding) or
             "last" (4x4, padding 1).
@@ -85,6 +86,7 @@ class SSD(linen.Module):
     backbone: str = "vgg16"
     size: int = 300
     width: int = 64
+    depth: int | None = None
     depths: Sequence[int] | None = None
     batch_norm: bool | None = None
     extras: Sequence[str] | None = None
@@ -152,7 +154,7 @@ class SSD(linen.Module):
             raise ValueError(f"ssd has no backbone {self.backbone!r}; it has {', '.join(_DEPTHS)}")
         if not isinstance(self.num_classes, int) or self.num_classes < 2:
             raise ValueError(f"ssd needs num_classes of 2 or more, the background among them, not {self.num_classes}")
-        depths = _DEPTHS[self.backbone] if self.depths is None else tuple(self.depths)
+        depths = self._stage_depths()
         if len(depths) != len(_DEPTHS[self.backbone]) or min(depths) < 1:
             raise ValueError(f"{self.backbone} has {len(_DEPTHS[self.backbone])} stages, each of 1 or more: {depths}")
         if self.extras is not None:
@@ -163,6 +165,12 @@ class SSD(linen.Module):
         if self.size in _PUBLISHED:
             return _PUBLISHED[self.size].extras[self.backbone]
         return ("half",) * max(0, self._backbone_sides()[-1] - 1).bit_length()
+
+    def _stage_depths(self) -> tuple[int, ...]:
+        published = _DEPTHS[self.backbone]
+        if self.depths is not None:
+            return tuple(self.depths)
+        return published if self.depth is None else (self.depth,) * len(published)
 
     def _backbone_sides(self) -> list[int]:
         """Places along a side of each map of the backbone."""
@@ -211,9 +219,8 @@ class SSD(linen.Module):
     def _vgg(self, x: Array, train: bool, mask: Array | None) -> list[Array]:
         """conv4_3 and conv7 of the dilated VGG; the third pool keeps the odd row."""
         normed = bool(self.batch_norm)
-        depths = _DEPTHS["vgg16"] if self.depths is None else self.depths
         first = x
-        for stage, depth in enumerate(depths, start=1):
+        for stage, depth in enumerate(self._stage_depths(), start=1):
             channels = self.width * min(2 ** (stage - 1), 8)
             for number in range(1, depth + 1):
                 x = self._convolved(x, channels, f"{stage}_{number}", train, mask, normed=normed, trunk=True)
@@ -228,8 +235,7 @@ class SSD(linen.Module):
 
     def _resnet(self, x: Array, train: bool, mask: Array | None) -> list[Array]:
         """c3, c4 and c5."""
-        depths = _DEPTHS["resnet50"] if self.depths is None else tuple(self.depths)
-        names = ("c3", "c4", "c5")
+        depths, names = self._stage_depths(), ("c3", "c4", "c5")
         resnet = ResNet(num_classes=0, depths=depths, width=self.width, bottleneck=True, features=names, name="resnet")
         maps = resnet(x, train=train, mask=mask)
         return [maps[name] for name in names]
@@ -254,10 +260,9 @@ def _torchvision(model: SSD) -> rules.Peer:
     """ssd300_vgg16."""
     if model.backbone != "vgg16" or model.batch_norm:
         raise ValueError("torchvision has ssd with VGG-16 without batch norm only")
-    depths = _DEPTHS["vgg16"] if model.depths is None else model.depths
     found: list[rules.Rule] = [rules.Rule("l2norm4_3/scale", "backbone.scale_weight")]
     place = 0
-    for stage, depth in enumerate(depths, start=1):
+    for stage, depth in enumerate(model._stage_depths(), start=1):
         if stage == 5:  # after the fourth pool, which is the first of its list
             place = 1
         where = "backbone.features" if stage < 5 else "backbone.extra.0"

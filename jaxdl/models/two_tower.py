@@ -60,7 +60,9 @@ class TwoTower(linen.Module):
         queries: how many query (user) ids there are; None: queries are numbers.
         items: how many item ids there are; None: items are numbers.
         features: length of the vectors.
-        widths: of each tower's hidden layers; none: the embeddings themselves.
+        width: of each tower's hidden layers.
+        depth: number of each tower's hidden layers; 0: the embeddings themselves.
+        widths: of each tower's hidden layers, one by one, instead of width and depth.
 
     Source: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", 2019.
     """
@@ -68,7 +70,9 @@ class TwoTower(linen.Module):
     queries: int | None = 1000
     items: int | None = 1000
     features: int = 32
-    widths: Sequence[int] = (64,)
+    width: int = 64
+    depth: int = 1
+    widths: Sequence[int] | None = None
 
     logical_axes: ClassVar[tuple[tuple[str, tuple[str | None, ...]], ...]] = (
         (r"(query|item)/embed/embedding", ("vocab", "embed")),
@@ -91,9 +95,10 @@ class TwoTower(linen.Module):
             ValueError: x is neither, or a side does not suit its tower.
         """
         x = sides(x)
+        widths = (self.width,) * self.depth if self.widths is None else tuple(self.widths)
         towers = {"query": self.queries, "item": self.items}
         return {
-            name: Tower(vocabulary, self.features, tuple(self.widths), name=name)(x[name])
+            name: nn.tap(self, name, Tower(vocabulary, self.features, widths, name=name)(x[name]))
             for name, vocabulary in towers.items()
             if name in x
         }

@@ -22,17 +22,19 @@ LIKELIHOODS = ("bernoulli", "gaussian")
 class VAE(linen.Module):
     """An encoder to a Gaussian over a few latent numbers, and a decoder from a draw of it back to the input.
 
-    "dense" has layers of `widths` and the same in reverse; "conv" has 4x4 convolutions of stride 2 with these channels,
-    and transposed ones back. The encoder ends in a mean and a logarithm of the variance (not a deviation: any real
-    number is one). In training the latents are drawn, mean + exp(logvar / 2) * noise, from the key that the task hands
-    in (linen's stream "dropout"); otherwise they are the mean, so that evaluation is deterministic.
+    "dense" has layers that grow narrower and the same in reverse; "conv" has 4x4 convolutions of stride 2 that grow
+    wider, and transposed ones back. The encoder ends in a mean and a logarithm of the variance (not a deviation: any
+    real number is one). In training the latents are drawn, mean + exp(logvar / 2) * noise, from the key that the task
+    hands in (linen's stream "dropout"); otherwise they are the mean, so that evaluation is deterministic.
 
     Attributes:
         shape: of one example: (8, 8, 1), (30,) ...; images where the coder is "conv", whose sides divide by
-            2**len(widths).
+            2**depth.
         latents: how many latent numbers.
         coder: "dense" or "conv".
-        widths: of the encoder's layers.
+        width: of the encoder's first layer; each further one is half as wide ("dense") or twice as wide ("conv").
+        depth: number of the encoder's layers.
+        widths: of the encoder's layers, one by one, instead of width and depth.
         activation: a name (`jaxdl.nn.list_activations()`) or a function.
         features: "mean", "logvar" or "latent" instead of all outputs.
 
@@ -42,7 +44,9 @@ class VAE(linen.Module):
     shape: Sequence[int] = (28, 28, 1)
     latents: int = 16
     coder: str = "dense"
-    widths: Sequence[int] = (512, 256)
+    width: int = 512
+    depth: int = 2
+    widths: Sequence[int] | None = None
     activation: Any = "relu"
     features: Sequence[str] = ()
 
@@ -58,12 +62,14 @@ class VAE(linen.Module):
 
     def setup(self) -> None:
         """The layers of both halves, so that either can be called alone."""
-        shape, widths = tuple(self.shape), tuple(self.widths)
+        shape, widths = tuple(self.shape), self._sizes()
         he = linen.initializers.he_normal()
         if self.coder not in CODERS:
             raise ValueError(f"vae has no coder {self.coder!r}; it has {', '.join(CODERS)}")
-        if not widths or self.latents < 1:
-            raise ValueError(f"vae needs one width or more and one latent or more, not {widths}, {self.latents}")
+        if not widths or min(widths) < 1 or self.latents < 1:
+            raise ValueError(
+                f"vae needs layers, each of one number or more, and one latent or more, not {widths}, {self.latents}"
+            )
         if self.coder == "dense":
             self.dense_in = [nn.Dense(width, kernel_init=he) for width in widths]
             self.dense_out = [nn.Dense(width, kernel_init=he) for width in widths[::-1]]
@@ -72,8 +78,8 @@ class VAE(linen.Module):
             factor = 2 ** len(widths)
             if len(shape) != 3 or shape[0] % factor or shape[1] % factor:
                 raise ValueError(
-                    f"a convolutional vae of {len(widths)} widths takes images (height, width, channels) whose sides "
-                    f"divide by {factor}, not {shape}: pad them, or give fewer widths"
+                    f"a convolutional vae of {len(widths)} layers takes images (height, width, channels) whose sides "
+                    f"divide by {factor}, not {shape}: pad them, or give a smaller depth"
                 )
             self.conv_in = [nn.Conv(width, 4, strides=2, padding=1, kernel_init=he) for width in widths]
             self.seed = nn.Dense(math.prod(self._seed_shape()), kernel_init=he)
@@ -127,10 +133,18 @@ class VAE(linen.Module):
         x = self.output(x) if self.coder == "dense" else self.output_conv(x)
         return x.reshape(x.shape[0], *self.shape)
 
+    def _sizes(self) -> tuple[int, ...]:
+        """Of the encoder's layers."""
+        if self.widths is not None:
+            return tuple(self.widths)
+        wider = self.coder == "conv"
+        return tuple(self.width * 2**layer if wider else self.width // 2**layer for layer in range(self.depth))
+
     def _seed_shape(self) -> tuple[int, int, int]:
         """Of what the transposed convolutions start from."""
-        factor = 2 ** len(self.widths)
-        return self.shape[0] // factor, self.shape[1] // factor, self.widths[-1]
+        widths = self._sizes()
+        factor = 2 ** len(widths)
+        return self.shape[0] // factor, self.shape[1] // factor, widths[-1]
 
 
 def gaussian_kl(mean: Array, logvar: Array) -> Array:

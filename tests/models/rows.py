@@ -121,6 +121,26 @@ def sentences(length: int = 6, vocabulary: int = 20, classes: int = 3) -> Data:
     return make
 
 
+def told(length: int = 4, vocabulary: int = 9) -> Data:
+    """x: [n, length] tokens from 3 on; y: [n, length + 2], 1, the same tokens backwards, 2."""
+
+    def make(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+        x = rng.integers(3, vocabulary, (count, length)).astype(np.int32)
+        ends = [np.full((count, 1), token, np.int32) for token in (1, 2)]
+        return {"x": x, "y": np.concatenate([ends[0], x[:, ::-1], ends[1]], 1)}
+
+    return make
+
+
+def _x(batch: Mapping[str, Any]) -> Any:
+    return batch["x"]
+
+
+def _both(batch: Mapping[str, Any]) -> Any:
+    """What encoders and decoders read of a batch of `tasks.translation`."""
+    return {"source": batch["x"], "target": batch["y"][:, :-1]}
+
+
 class Row(NamedTuple):
     """One model under the laws.
 
@@ -134,6 +154,7 @@ class Row(NamedTuple):
         loss: what the evaluated loss must fall below.
         no_gradient: regular expressions of parameters ("block0/norm2/scale") whose gradient is 0 by design.
         couples: the evaluated outputs of an example depend on the others of its batch by design.
+        inputs: batch -> what the model is called with.
         slow: tested by `make test-slow` only. Each family keeps one row that is not.
     """
 
@@ -147,6 +168,7 @@ class Row(NamedTuple):
     loss: float = 0.1
     no_gradient: tuple[str, ...] = ()
     couples: bool = False
+    inputs: Callable[[Mapping[str, Any]], Any] = _x
     slow: bool = False
 
     @property
@@ -305,7 +327,35 @@ ROWS: tuple[Row, ...] = (
         slow=True,
     ),
     Row("gru_language_model", {"num_classes": 7, "width": 16}, stories(), tasks.language_model, rate=3e-2),
+    Row(
+        "gru_seq2seq",
+        {"num_classes": 9, "source_vocabulary": 9, "width": 16},
+        told(),
+        tasks.translation,
+        rate=2e-2,
+        steps=120,
+        inputs=_both,
+    ),
+    Row(
+        "lstm_seq2seq",
+        {"num_classes": 9, "source_vocabulary": 9, "width": 16, "depth": 2},
+        told(),
+        tasks.translation,
+        rate=2e-2,
+        steps=150,
+        inputs=_both,
+        slow=True,
+    ),
     # Transformers.
+    Row(
+        "transformer",
+        {"num_classes": 9, "width": 16, "depth": 1, "heads": 2, "dropout": 0.0},
+        told(),
+        tasks.translation,
+        steps=150,
+        inputs=_both,
+        no_gradient=(".*/key/bias",),  # softmax does not see what is added to all scores
+    ),
     Row(
         "gpt",
         {"num_classes": 7, "width": 16, "depth": 2, "heads": 2, "length": 6},
@@ -313,7 +363,7 @@ ROWS: tuple[Row, ...] = (
         tasks.language_model,
         rate=3e-2,
         steps=120,
-        no_gradient=(".*/key/bias",),  # softmax does not see what is added to all scores
+        no_gradient=(".*/key/bias",),
     ),
     Row(
         "gpt",

@@ -16,6 +16,7 @@ import jaxdl
 from jaxdl import nn
 from jaxdl.data import Dataset
 from jaxdl.models import create_model, model_info
+from jaxdl.models.catalog import MODELS
 from tests.models.rows import ROWS, Row
 
 every_row = pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def _batch(row: Row, count: int) -> dict[str, np.ndarray]:
 def _started(row_id: str) -> tuple[Any, dict[str, Any], Any]:
     """(model, variables, x of four examples)."""
     row = next(row for row in ROWS if row.id == row_id)
-    model, x = create_model(row.name, **row.options), jax.tree.map(jnp.asarray, _batch(row, 4)["x"])
+    model, x = create_model(row.name, **row.options), jax.tree.map(jnp.asarray, row.inputs(_batch(row, 4)))
     keys = {"params": nn.light_key(jax.random.key(_seed(row)))}
     return model, jax.jit(functools.partial(model.init, train=False))(keys, x), x
 
@@ -128,6 +129,8 @@ def test_taps_are_free_when_nobody_listens(row, monkeypatch):
 
     assert "intermediates" not in variables and "perturbations" not in variables
     with_taps = text()
+    listened = functools.partial(model.apply, train=False, mutable=["intermediates"])
+    assert jax.eval_shape(listened, variables, x)[1]["intermediates"], "it names no stage that one could listen to"
     monkeypatch.setattr(nn, "tap", lambda module, name, x: x)
     assert text() == with_taps
 
@@ -159,11 +162,16 @@ def test_vmap_over_trials_equals_one_by_one(row):
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.id) for row in ROWS])
 def test_tasks_hand_on_what_each_dimension_of_a_parameter_is(row):
-    """By shapes alone: tensor parallelism reads the table from the task; what it does not name stays whole."""
+    """By shapes alone: tensor parallelism reads the table from the task. A linear model has none, and is whole."""
     model = create_model(row.name, **row.options)
     task = row.task(model)
     assert tuple(task.logical_axes) == tuple(getattr(model, "logical_axes", ()))
     batch = jax.tree.map(jnp.asarray, _batch(row, 2))
     for path, leaf in _paths(jax.eval_shape(task.init, jax.random.key(0), batch)["params"]).items():
-        axes = next((axes for pattern, axes in task.logical_axes if re.fullmatch(pattern, path)), (None,) * leaf.ndim)
-        assert len(axes) == leaf.ndim, (path, leaf.shape, axes)
+        axes = next((axes for pattern, axes in task.logical_axes if re.fullmatch(pattern, path)), None)
+        assert axes is not None or row.name == "linear", f"no pattern of {row.name} names {path}"
+        assert axes is None or len(axes) == leaf.ndim, (path, leaf.shape, axes)
+
+
+def test_every_class_of_the_registry_has_a_row():
+    assert {entry[:2] for entry in MODELS.values()} == {MODELS[row.name][:2] for row in ROWS}

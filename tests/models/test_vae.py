@@ -148,7 +148,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence():
     for name, options, sentence in (
         ("vae", {"shape": (9, 8, 1)}, r"vae of shape=\(9, 8, 1\) takes \[batch, 9, 8, 1\]"),
         ("vae", {"coder": "lstm"}, "no coder 'lstm'; it has dense, conv"),
-        ("vae", {"widths": ()}, "one width or more"),
+        ("vae", {"widths": ()}, "layers, each of one number or more"),
         ("conv_vae", {"widths": (2, 2, 2, 2)}, "whose sides divide by 16"),
     ):
         with pytest.raises(ValueError, match=sentence):
