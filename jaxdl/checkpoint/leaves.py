@@ -64,21 +64,19 @@ def on_host(leaf: Any) -> bool:
     return all(device.platform == "cpu" for device in leaf.devices())
 
 
-def host_copy(leaf: Any) -> np.ndarray:
+def host_copy(leaf: Any, room: np.ndarray | None = None) -> np.ndarray:
     """A copy in memory of its own: a live view (`jax.device_get`, `np.asarray`) silently disables donation.
 
     The download is meant, so a caller's guard against hidden ones does not apply.
+
+    Args:
+        room: memory for it, which is used if shape and dtype are right: what it needs is there already.
     """
     with jax.transfer_guard_device_to_host("allow"):
-        return np.array(leaf, copy=True)
-
-
-def host_copies(named: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Copies of the leaves in host memory, so that training may go on while they are written."""
-    for leaf in named.values():
-        if not on_host(leaf):
-            leaf.copy_to_host_async()
-    return {path: host_copy(leaf) for path, leaf in named.items()}
+        if room is None or (room.shape, room.dtype) != (leaf.shape, leaf.dtype):
+            return np.array(leaf, copy=True)
+        np.copyto(room, np.asarray(leaf))
+        return room
 
 
 def assign(like: Mapping[str, Any], stored: Mapping[str, Any], *, path_map: PathMap | None = None) -> Assignment:

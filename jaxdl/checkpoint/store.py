@@ -21,13 +21,13 @@ import numpy as np
 from jaxdl.checkpoint import commit
 from jaxdl.checkpoint.fingerprint import start_fingerprint
 from jaxdl.checkpoint.kept import Kept, best_of
-from jaxdl.checkpoint.leaves import PathMap, host_copies, host_copy, named_leaves
+from jaxdl.checkpoint.leaves import PathMap, named_leaves
 from jaxdl.checkpoint.lock import FolderLock
 from jaxdl.checkpoint.manifest import CorruptCheckpoint, describe, read_manifest
 from jaxdl.checkpoint.peers import SEEN_LATE, Peers
 from jaxdl.checkpoint.reading import Restored, problems_of, read_checkpoint
 from jaxdl.checkpoint.sentences import error_of, explained, reason
-from jaxdl.checkpoint.shards import Block, own_blocks, spread, whole_block
+from jaxdl.checkpoint.shards import Block, copied, spread
 from jaxdl.checkpoint.together import agreed, write_together
 from jaxdl.parallel import processes
 
@@ -81,6 +81,7 @@ class Store:
         self._kept = Kept(self.folder, keep, keep_best=keep_best)
         self._known: dict[int, float | None] = {}  # with several processes: step -> metric, the same on all
         self._attempt = 0
+        self._copies: dict[str, list[Block]] = {}  # of the last save; the next one overwrites them
         self._closed = False
         _OPEN.add(self)
         if read_only:
@@ -137,18 +138,15 @@ class Store:
             configuration=configuration,
             arrays={path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in named.items()},
         )
+        blocks = self._copies = copied(named, self._copies)
         if peers is None:
-            arrays = host_copies(named)
-            marks = start_fingerprint(named, {path: [whole_block(array)] for path, array in arrays.items()})
+            arrays = {path: block.data for path, (block,) in blocks.items()}
+            marks = start_fingerprint(named, blocks)
 
             def work() -> None:
                 commit.commit(self.folder, int(step), arrays, lambda files: text(marks=marks.collect(), files=files))
 
         else:
-            blocks = {
-                path: [Block(start, host_copy(data), shape) for start, data, shape in each]
-                for path, each in own_blocks(named).items()
-            }
             marks = start_fingerprint(
                 {path: leaf for path, leaf in named.items() if peers.number == 0 or spread(leaf)}, blocks
             )
@@ -186,6 +184,7 @@ class Store:
         try:
             self.wait()
         finally:
+            self._copies = {}
             if self._peers is not None:
                 self._peers.leave()
             self._let_go()
