@@ -80,11 +80,13 @@ class Job:
 
 
 class Outcome(NamedTuple):
-    """How one start of all processes ended: the class, an exit code (negative: a signal), the furthest step."""
+    """How one start of all processes ended: the class, an exit code (negative: a signal), the furthest step, and what
+    there is to tell of it."""
 
     kind: str
     code: int
     step: int
+    story: Sequence[str] = ()
 
 
 def supervise(job: Job) -> int:
@@ -102,9 +104,12 @@ def supervise(job: Job) -> int:
         while True:
             start = _Start(job, budget.made, environments, folder, screen, watching, asked)
             outcome = start.run()
-            if asked.signal:
-                return outcome.code
             verdict = budget.judge(outcome.kind, outcome.code, outcome.step)
+            ends = asked.signal or verdict.exit_code is not None
+            for sentence in outcome.story:
+                screen.say(sentence, important=bool(ends))
+            if asked.signal:
+                return outcome.code if outcome.kind in ("stopped", "done") else _code_when_asked(asked.signal)
             if verdict.exit_code == 0:
                 screen.say(f"done{f', after {_times(budget.made)}' if budget.made else ''}")
                 return 0
@@ -169,8 +174,8 @@ class _Start:
                 return self._after_hang(hung)
             time.sleep(_POLL)
 
-    def _outcome(self, kind: str, code: int) -> Outcome:
-        return Outcome(kind, code, max(child.step for child in self._children))
+    def _outcome(self, kind: str, code: int, story: Sequence[str] = ()) -> Outcome:
+        return Outcome(kind, code, max(child.step for child in self._children), story)
 
     # ---- a failure --------------------------------------------------------------------------------------------------
 
@@ -189,12 +194,7 @@ class _Start:
         self._end_others()
         child.finish()
         lines = child.last_lines() if kind not in ("preempted", "done") else []
-        self._screen.say(
-            f"process {cause.process} {in_words(cause.code)}{_at(child)}{'; its last lines:' if lines else ''}",
-            important=kind != "preempted",
-        )
-        self._screen.quote(cause.process, lines)
-        return self._outcome(kind, cause.code)
+        return self._outcome(kind, cause.code, [_told(child, in_words(cause.code) + _at(child), lines)])
 
     def _endings(self) -> list[Ending]:
         return [ending for child in self._children if (ending := child.ending()) is not None]
@@ -240,24 +240,22 @@ class _Start:
         for child in self._children:
             child.mute()
         health = hung[0].says("health")
-        for child in culprits:
-            what = "is stopped (SIGSTOP)" if child in stopped else "hangs"
-            said = f"the last that it said was {child.beat.what!r}" if child.beat else "it never said a word"
-            limit = f"{child.quiet_for():.0f} s ago (--{'health' if health else self._limit(child)}-seconds "
-            self._screen.say(
-                f"process {child.number} {what}: {said}, {limit}{self._patience(child):g})", important=True
-            )
-        if len(culprits) == len(running) > 1:
-            self._screen.say("all wait at the same place, perhaps for each other", important=True)
+        story = []
         for child in culprits:  # the worker has asked Python to print where it stands on this signal
             child.send(signal.SIGQUIT)
+            what = "is stopped (SIGSTOP)" if child in stopped else "hangs"
+            said = f"the last that it said was {child.beat.what!r}" if child.beat else "it never said a word"
+            limit = f"--{'health' if health else self._limit(child)}-seconds {self._patience(child):g}"
+            story.append(f"{what}: {said}, {child.quiet_for():.0f} s ago ({limit})")
         self._wait(_DUMP)
         for child in self._children:
             child.kill()
         for child in culprits:
             child.finish()
-            self._screen.quote(child.number, child.last_lines())
-        return self._outcome("unhealthy" if health else "hung", UNHEALTHY if health else HUNG)
+        told = [_told(child, what, child.last_lines()) for child, what in zip(culprits, story, strict=True)]
+        if len(culprits) == len(running) > 1:
+            told.append("all wait at the same place, perhaps for each other")
+        return self._outcome("unhealthy" if health else "hung", UNHEALTHY if health else HUNG, told)
 
     def _limit(self, child: Child) -> str:
         return "startup" if child.step < 0 or child.says("finished") else "hang"
@@ -279,25 +277,21 @@ class _Start:
             child.kill()
         if late:
             who = ", ".join(str(child.number) for child in late)
-            self._screen.say(
-                f"{_plural('process', who, 'es')} {who} did not end in time and was killed: what was not saved is lost",
-                important=True,
+            story = (
+                f"{_plural('process', who, 'es')} {who} did not end in time and got SIGKILL: what was not saved is lost"
             )
-            return self._outcome("stopped", INTERRUPTED if number == signal.SIGINT else KILLED)
+            return self._outcome("stopped", INTERRUPTED if number == signal.SIGINT else KILLED, [story])
         failed = [ending for ending in self._endings() if kind_of(ending.code) not in ("done", "preempted")]
         if failed and number != signal.SIGINT:
             cause = root_cause(failed)
             child = self._children[cause.process]
             child.finish()
-            self._screen.say(
-                f"process {cause.process} {in_words(cause.code)}{_at(child)}; its last lines:", important=True
-            )
-            self._screen.quote(cause.process, child.last_lines())
-            return self._outcome("stopped", 128 - cause.code if cause.code < 0 else cause.code)
+            code = 128 - cause.code if cause.code < 0 else cause.code
+            return self._outcome("stopped", code, [_told(child, in_words(cause.code) + _at(child), child.last_lines())])
         if number != signal.SIGINT and all(child.code == 0 for child in self._children):
             return self._outcome("stopped", 0)
-        saved = all(child.code in (0, PREEMPTED) for child in self._children)
-        self._screen.say("all have ended" + (", and saved" if saved and number != signal.SIGINT else ""))
+        saved = number != signal.SIGINT and all(child.code in (0, PREEMPTED) for child in self._children)
+        self._screen.say(f"all have ended{', and saved' if saved else ''}")
         return self._outcome("stopped", _code_when_asked(number))
 
 
@@ -313,6 +307,12 @@ def _behind(running: Sequence[Child]) -> list[Child]:
 
     least = min(place(child) for child in running)
     return [child for child in running if place(child) == least]
+
+
+def _told(child: Child, what: str, lines: Sequence[str]) -> str:
+    """A sentence about a process, and under it what it printed."""
+    quoted = "".join(f"\n  [{child.number}] {line}" for line in lines)
+    return f"process {child.number} {what}{'; its last lines:' if lines else ''}{quoted}"
 
 
 def _at(child: Child) -> str:

@@ -57,12 +57,6 @@ class Screen:
             with self._lock:
                 _print(f"jaxdl launch: {sentence}", sys.stderr)
 
-    def quote(self, process: int, lines: Sequence[str]) -> None:
-        """Last lines of a process that failed."""
-        with self._lock:
-            for line in lines:
-                _print(f"  [{process}] {line}", sys.stderr)
-
 
 class Child:
     """One process, in a session and process group of its own.
@@ -86,7 +80,7 @@ class Child:
         self.longest = 0.0
         self.step = -1
         self._progress, self._screen = progress, screen
-        self._lines: deque[str] = deque(maxlen=_KEPT)
+        self._lines: deque[tuple[str, bool]] = deque(maxlen=_KEPT)  # and whether it came over stderr
         self._waiting: deque[tuple[float, str, bool]] = deque()  # lines that are not shown yet
         self._muted = False
         self._log = log.open("ab") if log is not None else None
@@ -179,11 +173,12 @@ class Child:
         """The last traceback, or last words of native code, that it printed; without any, its last lines where they
         are not on the screen already."""
         lines = list(self._lines)
-        begins = [at for at, line in enumerate(lines) if _TROUBLE.match(line)]
+        begins = [at for at, (line, _) in enumerate(lines) if _TROUBLE.match(line)]
         if begins:
-            found = lines[begins[-1] :]
+            error = lines[begins[-1]][1]
+            found = [line for line, by_error in lines[begins[-1] :] if by_error == error]
             return found if len(found) <= 2 * _SHOWN else [*found[:_SHOWN], "...", *found[-_SHOWN:]]
-        return [] if self._screen.shows(self.number) else lines[-_SHOWN:]
+        return [] if self._screen.shows(self.number) else [line for line, _ in lines[-_SHOWN:]]
 
     def _has_ended(self) -> bool:
         if hasattr(os, "waitid"):  # macOS has it from Python 3.13 on
@@ -198,7 +193,7 @@ class Child:
             line = raw.decode(errors="replace").rstrip("\r\n")
             if _NOISE.match(line):
                 continue
-            self._lines.append(line)
+            self._lines.append((line, error))
             if not self._muted:
                 while len(self._waiting) > _FULL:  # who reads our output is slow: so are we
                     time.sleep(_DELAY / 10)
