@@ -15,9 +15,9 @@ Full run (an accelerator)
     again and again, until it says that it is finished: each call goes on where the last one stopped. Target: 0.94 test
     accuracy. full: not run.
 
-Data: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, as in cifar10_convnet.py, which says how
-to make DATA/cifar10/train.zip and test.zip. A tenth of the training images is held out to watch by (in the full run
-too, so that the test images are looked at once, when training is over).
+Data: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, as in cifar10_convnet.py, which reads
+DATA/cifar10/train.zip and test.zip and says how to make them. A tenth of the training images is held out to watch by
+(in the full run too, so that the test images are looked at once, when training is over).
 
 The recipe is the usual one: images shifted by up to four pixels and mirrored at random, stochastic gradient descent
 with Nesterov momentum, a rate that warms up and falls to nothing along a cosine, weight decay, smoothed labels. Shifts
@@ -26,7 +26,6 @@ and mirrors are drawn inside the compiled step, so the images stay on the device
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -35,11 +34,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import jaxdl
 from jaxdl import optim
-from jaxdl.data import Dataset
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from _command import parsed, unfinished
+from cifar10_convnet import read
 
 #: Width of the first stage, blocks a stage, epochs, batch, peak rate, goal; the full run is torchvision's ResNet-18.
 SHORT: dict[str, Any] = {"width": 8, "depths": (2, 2, 2, 2), "epochs": 3, "batch": 64, "rate": 0.05, "goal": 0.60}
@@ -48,7 +49,9 @@ FULL: dict[str, Any] = {"width": 64, "depths": (2, 2, 2, 2), "epochs": 50, "batc
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains and tests; 0 when the goal is reached (with `--examples`, a part of the data, there is none)."""
-    options = _options(arguments)
+    options = parsed(
+        arguments, __doc__, "cifar10/train.zip and test.zip", output="runs/cifar10_resnet", part="examples"
+    )
     recipe = FULL if options.full else SHORT
     train, validation, test = read(Path(options.data) / "cifar10", options.examples)
     print(f"{len(train):,} images to train on, {len(validation):,} to watch by, {len(test):,} to test on")
@@ -77,8 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checkpoint=options.output,
         seed=options.seed,
     )
-    if len(run.history) < epochs:
-        print(f"stopped after {len(run.history)} of {epochs} epochs: the same command goes on from here")
+    if unfinished(run, epochs):
         return 0
     tested = run.evaluate(test, batch_size=500)
     seconds = time.process_time()
@@ -115,32 +117,6 @@ def shifted_and_mirrored(key: jax.Array, images: jax.Array, most: int = 4) -> ja
         return jnp.where(mirror, cut[:, ::-1], cut)
 
     return jax.vmap(window)(padded, corners, mirrored)
-
-
-def read(folder: Path, examples: int | None = None) -> tuple[Dataset, Dataset, Dataset]:
-    """(train, validation, test), uint8 [n, 32, 32, 3]; at most `examples` of each file, all classes alike."""
-    data, test = (_dataset(jaxdl.data.read(folder / f"{name}.zip"), name, examples) for name in ("train", "test"))
-    split = jaxdl.data.train_validation_test_split(data, validation=0.1, test=0, stratify=data["y"], seed=0)
-    parts = data.select(split.train), data.select(split.validation)
-    return parts[0].replace(name="CIFAR-10 (train)"), parts[1].replace(name="CIFAR-10 (validation)"), test
-
-
-def _dataset(table: Any, name: str, examples: int | None) -> Dataset:
-    data = table.drop("path").to_dataset(label="label").replace(name=f"CIFAR-10 ({name})")
-    return data if examples is None else data.select(np.arange(0, len(data), max(1, len(data) // examples)))
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="the folder that holds cifar10/train.zip and test.zip")
-    parser.add_argument("--output", default="runs/cifar10_resnet", help="the run's folder; a run in it is resumed")
-    parser.add_argument("--full", action="store_true", help="the whole ResNet-18, for an accelerator")
-    parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--width", type=int, help="channels of the first stage")
-    parser.add_argument("--examples", type=int, help="use only so many images of each file, for a quick look")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

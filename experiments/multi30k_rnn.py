@@ -27,7 +27,6 @@ unknown word. BLEU is that of these tokens, with the references' own rare words 
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import re
 import sys
@@ -44,6 +43,9 @@ import jaxdl
 from jaxdl import optim
 from jaxdl.data import Dataset
 from jaxdl.metrics import bleu
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from _command import parsed, unfinished
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 STEPS = 40  # tokens of a translation at most
@@ -65,7 +67,9 @@ FULL = {"width": 512, "feeding": True, "dropout": 0.4, "seen": 2, "longest": 40,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains, translates the test sentences, and ends with 0 when the goal is reached."""
-    options = _options(arguments)
+    options = parsed(
+        arguments, __doc__, "multi30k/train.en.gz and the others", output="runs/multi30k_rnn", part="sentences"
+    )
     size = FULL if options.full else SHORT
     folder = Path(options.data) / "multi30k"
     texts = {
@@ -101,8 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checkpoint=options.output,
         seed=options.seed,
     )
-    if len(run.history) < epochs:
-        print(f"stopped after {len(run.history)} of {epochs} epochs: the same command goes on from here")
+    if unfinished(run, epochs):
         return 0
     sources, references = texts["test_2016_flickr"]
     translated = translations(model, run.state.params, sources, english, german, int(size["beams"]))
@@ -181,19 +184,6 @@ def read(folder: Path, name: str, language: str) -> list[list[str]]:
         raise FileNotFoundError(f"there is neither {packed} nor {plain}; --help says where anyone gets them")
     text = gzip.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes()
     return [re.findall(r"\w+|[^\w\s]", line.lower()) for line in text.decode().splitlines()]
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="the folder that holds multi30k/train.en.gz and the others")
-    parser.add_argument("--output", default="runs/multi30k_rnn", help="the run's folder; a run in it is resumed")
-    parser.add_argument("--full", action="store_true", help="the large network, for an accelerator")
-    parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--sentences", type=int, help="use only so many pairs of each file, for a quick look")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from github.com/multi30k/dataset, folder data/task1/raw. Words seen less than th
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from jaxdl import optim
 from jaxdl.metrics import bleu
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from _command import parsed, unfinished
 from multi30k_rnn import BEGIN, END, PAD, STEPS, Vocabulary, pairs, read, translations
 
 SEEN = 3  # words seen less often in training are one unknown word
@@ -46,7 +46,9 @@ FULL_TRAINING: dict[str, Any] = {"longest": 40, "batch": 128, "rate": 1e-3, "epo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains, translates the test sentences, and ends with 0 when the goal is reached."""
-    options = _options(arguments)
+    options = parsed(
+        arguments, __doc__, "multi30k/train.en.gz and the others", output="runs/multi30k_transformer", part="sentences"
+    )
     size, training = (FULL, FULL_TRAINING) if options.full else (SHORT, SHORT_TRAINING)
     folder = Path(options.data) / "multi30k"
     texts = {
@@ -77,8 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checkpoint=options.output,
         seed=options.seed,
     )
-    if len(run.history) < epochs:
-        print(f"stopped after {len(run.history)} of {epochs} epochs: the same command goes on from here")
+    if unfinished(run, epochs):
         return 0
     sources, references = texts["test_2016_flickr"]
     translated = translations(model, run.state.params, sources, english, german, training["beams"])
@@ -90,19 +91,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"BLEU {score:.2f} is below {training['goal']}", file=sys.stderr)
         return 1
     return 0
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="the folder that holds multi30k/train.en.gz and the others")
-    parser.add_argument("--output", default="runs/multi30k_transformer", help="the run's folder; a run is resumed")
-    parser.add_argument("--full", action="store_true", help="the large network, for an accelerator")
-    parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--sentences", type=int, help="use only so many pairs of each file, for a quick look")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

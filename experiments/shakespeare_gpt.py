@@ -27,8 +27,6 @@ each character of the validation text counts once and is told from at least 64 b
 
 from __future__ import annotations
 
-import argparse
-import gzip
 import sys
 import time
 from collections.abc import Sequence
@@ -44,6 +42,10 @@ from jaxdl import optim
 from jaxdl.data import TokenStreams, token_windows
 from jaxdl.models import decoding
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from _command import parsed, unfinished
+from shakespeare_lstm import read
+
 #: What --full changes; the goal is the validation loss in nats a character.
 SHORT: dict[str, Any] = {"width": 128, "depth": 4, "heads": 4, "dropout": 0.0, "window": 128}
 FULL: dict[str, Any] = {"width": 384, "depth": 6, "heads": 6, "dropout": 0.2, "window": 512}
@@ -53,17 +55,12 @@ FULL_TRAINING: dict[str, Any] = {"batch": 32, "epochs": 80, "rate": 1e-3, "goal"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains, writes a few lines in Shakespeare's manner, and ends with 0 when the goal is reached."""
-    options = _options(arguments)
+    options = parsed(arguments, __doc__, "tinyshakespeare/input.txt", output="runs/shakespeare_gpt", part="characters")
     size, training = (FULL, FULL_TRAINING) if options.full else (SHORT, SHORT_TRAINING)
-    text = read(Path(options.data) / "tinyshakespeare")
-    if options.characters:
-        text = text[: options.characters]
-    alphabet = sorted(set(text))
-    tokens = np.asarray([alphabet.index(character) for character in text], np.uint8)
-    split, window = len(tokens) * 9 // 10, size["window"]
-    train = TokenStreams(tokens[:split], training["batch"], window)
-    validation = token_windows(tokens[split:], window, context=window // 2)
-    print(f"{split:,} characters to train on, {len(tokens) - split:,} to validate, {len(alphabet)} different ones")
+    train_text, validation_text, alphabet = read(Path(options.data) / "tinyshakespeare", options.characters)
+    window = size["window"]
+    train = TokenStreams(train_text, training["batch"], window)
+    validation = token_windows(validation_text, window, context=window // 2)
 
     width = options.width or size["width"]
     model = jaxdl.create_model(
@@ -94,8 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checkpoint=options.output,
         seed=options.seed,
     )
-    if len(run.history) < epochs:
-        print(f"stopped after {len(run.history)} of {epochs} epochs: the same command goes on from here")
+    if unfinished(run, epochs):
         return 0
     loss = run.metrics["validation:loss"]
     print(f"validation loss {loss:.4f} nats a character; {time.process_time():.0f} CPU-seconds in all\n")
@@ -117,27 +113,6 @@ def written(model: Any, variables: Any, alphabet: list[str], begin: str, count: 
         return decoding.sample(step, cache, prompt, key=key, steps=count, temperature=0.8).tokens[0]
 
     return begin + "".join(alphabet[token] for token in np.asarray(drawn(variables, prompt, count)))
-
-
-def read(folder: Path) -> str:
-    """The text of input.txt, compressed or not."""
-    plain, packed = folder / "input.txt", folder / "input.txt.gz"
-    if not plain.exists() and not packed.exists():
-        raise FileNotFoundError(f"there is neither {packed} nor {plain}; --help says where anyone gets it")
-    return (gzip.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes()).decode()
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="the folder that holds tinyshakespeare/input.txt")
-    parser.add_argument("--output", default="runs/shakespeare_gpt", help="the run's folder; a run in it is resumed")
-    parser.add_argument("--full", action="store_true", help="the large network, for an accelerator")
-    parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--characters", type=int, help="use only so many characters, for a quick look")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ count, so that the network is in the text when counting begins: each character o
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import sys
 import time
@@ -42,6 +41,9 @@ from jaxdl.data import TokenStreams, token_windows
 from jaxdl.models import decoding
 from jaxdl.models.rnn import RNNLanguageModel
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from _command import parsed, unfinished
+
 #: What --full changes; the goal is the validation loss in nats a character.
 SHORT = {"width": 256, "depth": 1, "dropout": 0.0, "streams": 32, "window": 100, "epochs": 3, "goal": 1.8}
 FULL = {"width": 1024, "depth": 2, "dropout": 0.5, "streams": 64, "window": 128, "epochs": 60, "goal": 1.5}
@@ -49,18 +51,12 @@ FULL = {"width": 1024, "depth": 2, "dropout": 0.5, "streams": 64, "window": 128,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains, writes a few lines in Shakespeare's manner, and ends with 0 when the goal is reached."""
-    options = _options(arguments)
+    options = parsed(arguments, __doc__, "tinyshakespeare/input.txt", output="runs/shakespeare_lstm", part="characters")
     size = FULL if options.full else SHORT
-    text = read(Path(options.data) / "tinyshakespeare")
-    if options.characters:
-        text = text[: options.characters]
-    alphabet = sorted(set(text))
-    tokens = np.asarray([alphabet.index(character) for character in text], np.uint8)
-    split = len(tokens) * 9 // 10
+    train_text, validation_text, alphabet = read(Path(options.data) / "tinyshakespeare", options.characters)
     window = int(size["window"])
-    train = TokenStreams(tokens[:split], int(size["streams"]), window)
-    validation = token_windows(tokens[split:], window, context=window // 4)
-    print(f"{split:,} characters to train on, {len(tokens) - split:,} to validate, {len(alphabet)} different ones")
+    train = TokenStreams(train_text, int(size["streams"]), window)
+    validation = token_windows(validation_text, window, context=window // 4)
 
     model = jaxdl.create_model(
         "lstm_language_model",
@@ -85,8 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checkpoint=options.output,
         seed=options.seed,
     )
-    if len(run.history) < epochs:
-        print(f"stopped after {len(run.history)} of {epochs} epochs: the same command goes on from here")
+    if unfinished(run, epochs):
         return 0
     loss = run.metrics["validation:loss"]
     print(f"validation loss {loss:.4f} nats a character; {time.process_time():.0f} CPU-seconds in all\n")
@@ -106,25 +101,17 @@ def written(model: RNNLanguageModel, params: object, alphabet: list[str], begin:
     return begin + "".join(alphabet[token] for token in np.asarray(drawn.tokens[0]))
 
 
-def read(folder: Path) -> str:
-    """The text of input.txt, compressed or not."""
+def read(folder: Path, characters: int | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """(train, validation, alphabet) of input.txt, compressed or not, as numbers; the last tenth validates."""
     plain, packed = folder / "input.txt", folder / "input.txt.gz"
     if not plain.exists() and not packed.exists():
         raise FileNotFoundError(f"there is neither {packed} nor {plain}; --help says where anyone gets it")
-    return (gzip.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes()).decode()
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="the folder that holds tinyshakespeare/input.txt")
-    parser.add_argument("--output", default="runs/shakespeare_lstm", help="the run's folder; a run in it is resumed")
-    parser.add_argument("--full", action="store_true", help="the large network, for an accelerator")
-    parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--characters", type=int, help="use only so many characters, for a quick look")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(arguments)
+    text = (gzip.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes()).decode()[:characters]
+    alphabet = sorted(set(text))
+    tokens = np.asarray([alphabet.index(character) for character in text], np.uint8)
+    train, validation = np.split(tokens, [len(tokens) * 9 // 10])
+    print(f"{len(train):,} characters to train on, {len(validation):,} to validate, {len(alphabet)} different ones")
+    return train, validation, alphabet
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def experiment(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.py")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("[!_]*.py")))
 def test_docstring_states_command_cost_and_result(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = experiment(name).__doc__ or ""
     for heading in ("Command", "Cost", "Result"):
