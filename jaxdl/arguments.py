@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxdl.data import Dataset
 from jaxdl.settings import Checkpoint, EarlyStopping, ProgramOptions
-
-#: Rows that are looked through at a time.
-BLAME_ROWS = 1 << 14
 
 
 def is_feed(data: Any) -> bool:
@@ -135,43 +131,3 @@ def _is_number(value: Any) -> bool:
 def _wrong(name: str, value: Any, wanted: str) -> ValueError | TypeError:
     kind = ValueError if isinstance(value, (int, float)) and not isinstance(value, bool) else TypeError
     return kind(f"{name}={value!r}: give {wanted}")
-
-
-def blame(data: Any, classes: Callable[[], int | None], nan: bool) -> str:
-    """Why a loss may be nan or inf, as far as the data say: a value that is not finite, a label that no model has.
-
-    Args:
-        data: what is trained on or validated with.
-        classes: how many classes the model tells apart, where it tells classes apart.
-        nan: that the loss is nan, which labels can make of it, and not inf.
-
-    Returns:
-        A sentence, or "" when nothing is found.
-    """
-    dataset = getattr(data, "dataset", data)
-    if not isinstance(dataset, Dataset):
-        return ""
-    for name, column in dataset.columns.items():
-        if column.dtype.kind == "f":
-            for first in range(0, len(column), BLAME_ROWS):
-                rows = np.asarray(column[first : first + BLAME_ROWS])
-                bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(1)
-                if bad.any():
-                    return f"column {name!r} holds nan or inf in row {first + int(np.argmax(bad))} (rows count from 0)"
-    return blame_labels(data, classes) if nan else ""
-
-
-def blame_labels(data: Any, classes: Callable[[], int | None]) -> str:
-    """A sentence about a label that the model has no class for, or "" where there is none. Arguments as in `blame`."""
-    dataset = getattr(data, "dataset", data)
-    labels = dataset.columns.get("y") if isinstance(dataset, Dataset) else None
-    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
-        return ""
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0:
-        return f"y holds {low} in row {int(np.argmax(np.asarray(labels) < 0))}, and classes are numbered from 0"
-    width = classes()
-    if width is not None and high >= width:
-        row = int(np.argmax(np.asarray(labels) >= width))
-        return f"y holds {int(labels[row])} in row {row}, and the model has classes 0 to {width - 1}"
-    return ""

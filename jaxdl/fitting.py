@@ -13,8 +13,6 @@ import jax
 import numpy as np
 
 from jaxdl.arguments import (
-    blame,
-    blame_labels,
     check_feed,
     check_length,
     check_mappings,
@@ -23,6 +21,7 @@ from jaxdl.arguments import (
     check_weights,
     is_feed,
 )
+from jaxdl.blame import blame, blame_labels, labels_of
 from jaxdl.checkpoint import Restored, Store
 from jaxdl.configuration import configuration, environment
 from jaxdl.core.evaluator import Evaluator
@@ -38,7 +37,6 @@ from jaxdl.data import Dataset, as_dataset, make_feed
 from jaxdl.data.weights import weighted as examples_weighted
 from jaxdl.inputs import (
     all_count,
-    class_count,
     compare_columns,
     compose,
     confusion,
@@ -241,9 +239,9 @@ def fit(
             run, built, restored, store=store, checkpoint=saving, stop=stop, held_out=held_out,
             eval_batch_size=eval_batch_size, metrics=chosen_metrics, train_metrics=train_metrics, progress=progress,
             early_stopping=early_stopping, callbacks=callbacks, config=config,
-            blame=partial(blame, weighted, partial(class_count, built)),
-            blame_labels=partial(blame_labels, weighted, partial(class_count, built)),
-            blame_validation=partial(blame, held_out, partial(class_count, built)),
+            blame=partial(blame, weighted, partial(labels_of, built)),
+            blame_labels=partial(blame_labels, weighted, partial(labels_of, built)),
+            blame_validation=partial(blame, held_out, partial(labels_of, built)),
             deadline=None if max_seconds is None else begun + max_seconds,
         )  # fmt: skip
         return _train(run, built, training, restored, epochs, verbose)

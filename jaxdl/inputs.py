@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxdl import optim
@@ -82,22 +81,6 @@ def size_of(batch_size: int | str, dataset: Dataset, layout: Layout) -> int:
 def power_below(count: int) -> int:
     """The largest power of two that is at most `count`."""
     return 1 << (count.bit_length() - 1)
-
-
-def class_count(program: Program) -> int | None:
-    """How many classes the model tells apart: the width of what its accuracy reads, None where there is none."""
-    from jaxdl.metrics import Accuracy
-
-    step = program.step
-    if step.evaluate is None or not any(isinstance(metric, Accuracy) for metric in step.metrics):
-        return None
-    item = jax.tree.map(lambda x: x[0], program.feed.block(program.seed, 0, 1))
-    seen = jax.eval_shape(
-        lambda state, data: step.evaluate(state, program.feed.take(data, item)),  # type: ignore[misc]
-        program.abstract_state,
-        program.feed.data,
-    )
-    return int(seen.preds.shape[-1])
 
 
 def compare_columns(program: Program, validation: Dataset) -> None:

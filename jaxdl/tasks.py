@@ -20,13 +20,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxdl import nn
 from jaxdl.core.task import Array, Batch, Context, Key, Loss, PyTree, Task, Variables
 from jaxdl.nn.networks import Network, function_network, linen_network, nnx_network
 from jaxdl.nn.precision import widened
 from jaxdl.tasks_detection import detection as detection
+from jaxdl.tasks_labels import (
+    check_factor,
+    check_fraction,
+    class_numbers,
+    class_weights_of,
+    cross_entropy,
+    masked_loss,
+    smoothing_of,
+)
 from jaxdl.tasks_network import init_of, run_network
 from jaxdl.tasks_translation import translation as translation
 from jaxdl.tasks_two_tower import two_tower as two_tower
@@ -60,15 +68,15 @@ def classification(
     """
     from jaxdl.metrics import Accuracy
 
-    _check_fraction("label_smoothing", label_smoothing)
-    _check_factor("aux_weight", aux_weight)
+    check_fraction("label_smoothing", label_smoothing)
+    check_factor("aux_weight", aux_weight)
     network = linen_network(model)
 
     def loss(variables: Variables, batch: Batch, context: Context) -> Loss:
         outputs, state = run_network(network, variables, batch["x"], context)
-        labels = _labels(batch["y"], "classification")
-        logits, value = _cross_entropy(outputs, labels, _smoothing(context, label_smoothing), aux_weight)
-        weight = None if class_weight is None else _class_weights(class_weight, logits.shape[-1])[labels]
+        labels = class_numbers(batch["y"], "classification")
+        logits, value = cross_entropy(outputs, labels, smoothing_of(context, label_smoothing), aux_weight)
+        weight = None if class_weight is None else class_weights_of(class_weight, logits.shape[-1])[labels]
         return Loss(value, weight, widened(logits), state)
 
     def predict(variables: Variables, batch: Batch) -> Array:
@@ -128,13 +136,13 @@ def language_model(
     """
     from jaxdl.metrics import Accuracy
 
-    _check_fraction("label_smoothing", label_smoothing)
-    _check_factor("balance", balance)
-    _check_factor("router_z", router_z)
+    check_fraction("label_smoothing", label_smoothing)
+    check_factor("balance", balance)
+    check_factor("router_z", router_z)
     network = linen_network(model)
 
     def readable(tokens: Array) -> Array:
-        tokens = _labels(tokens, "language_model", "x")
+        tokens = class_numbers(tokens, "language_model", "x")
         return tokens if pad is None or pad >= 0 else jnp.where(tokens == pad, jnp.zeros_like(tokens), tokens)
 
     def loss(variables: Variables, batch: Batch, context: Context) -> Loss:
@@ -155,12 +163,12 @@ def language_model(
                 variables = {**variables, "carry": nn.clear_carry(variables["carry"], batch["start"])}
         outputs, state = run_network(network, variables, readable(inputs), context)
         logits, extra, shown = _with_experts(outputs, context, {"balance": balance, "router_z": router_z})
-        targets = _labels(targets, "language_model")
+        targets = class_numbers(targets, "language_model")
         counted = None if pad is None else targets != pad
         if "mask" in batch:
             mask = batch["mask"][:, 1:] if shifted else batch["mask"]
             counted = mask.astype(jnp.bool_) if counted is None else counted & mask.astype(jnp.bool_)
-        found = _masked_loss(logits, targets, counted, _smoothing(context, label_smoothing), state)
+        found = masked_loss(logits, targets, counted, smoothing_of(context, label_smoothing), state)
         return found._replace(extra=extra, shown=shown)
 
     def predict(variables: Variables, batch: Batch) -> Array:
@@ -203,18 +211,18 @@ def segmentation(
     """
     from jaxdl.metrics import Accuracy, MeanIoU
 
-    _check_fraction("label_smoothing", label_smoothing)
-    _check_factor("aux_weight", aux_weight)
+    check_fraction("label_smoothing", label_smoothing)
+    check_factor("aux_weight", aux_weight)
     network = linen_network(model)
 
     def loss(variables: Variables, batch: Batch, context: Context) -> Loss:
         outputs, state = run_network(network, variables, batch["x"], context)
-        labels = _labels(batch["y"], "segmentation")
+        labels = class_numbers(batch["y"], "segmentation")
         counted = None if ignore_index is None else labels != ignore_index
-        found = _masked_loss(outputs, labels, counted, _smoothing(context, label_smoothing), state, aux_weight)
+        found = masked_loss(outputs, labels, counted, smoothing_of(context, label_smoothing), state, aux_weight)
         if class_weight is None:
             return found
-        table = _class_weights(class_weight, found.outputs["preds"].shape[-1])
+        table = class_weights_of(class_weight, found.outputs["preds"].shape[-1])
         plain = jnp.ones(labels.shape, jnp.float32) if found.weight is None else found.weight
         seen = {**found.outputs, "weight": plain}
         return found._replace(weight=plain * table[found.outputs["target"]], outputs=seen)
@@ -225,7 +233,7 @@ def segmentation(
 
     classes: Any = getattr(model, "num_classes", None)
     known = isinstance(classes, int) and classes >= 2
-    usual = (Accuracy(), *([MeanIoU(classes)] if known else []))
+    usual = (Accuracy(), *([MeanIoU(classes, ignore_index=ignore_index)] if known else []))
     return Task(init_of(network), loss, predict, metrics=usual, logical_axes=network.logical_axes)
 
 
@@ -343,38 +351,6 @@ def _supervised(
     return Task(init_of(network), loss, predicted, metrics=usual, logical_axes=network.logical_axes)
 
 
-def _masked_loss(
-    outputs: PyTree,
-    labels: Array,
-    counted: Array | None,
-    smoothing: float | Array,
-    state: PyTree,
-    aux_weight: float = 0.0,
-) -> Loss:
-    """Cross-entropy where `counted` (None: everywhere), weight 0 and a harmless label elsewhere."""
-    safe = labels if counted is None else jnp.where(counted, labels, jnp.zeros_like(labels))
-    logits, value = _cross_entropy(outputs, safe, smoothing, aux_weight)
-    weight = None if counted is None else counted.astype(jnp.float32)
-    return Loss(value, weight, {"preds": widened(logits), "target": safe}, state)
-
-
-def _cross_entropy(outputs: PyTree, labels: Array, smoothing: float | Array, aux_weight: float) -> tuple[Array, Array]:
-    """The logits, and softmax cross-entropy per label; each auxiliary head's, times its weight, is added.
-
-    outputs: logits, or {"logits", "aux1", ...}, which models with auxiliary heads return in training.
-    """
-    heads = dict(outputs) if isinstance(outputs, Mapping) else {"logits": outputs}
-    if "logits" not in heads or not all(name == "logits" or name.startswith("aux") for name in heads):
-        raise ValueError(f"a model that returns a mapping returns 'logits', 'aux1', ..., not {', '.join(heads)}")
-    logits = heads.pop("logits")
-    _check_classes(logits, labels.shape)
-    value = nn.softmax_cross_entropy(logits, labels, label_smoothing=smoothing)
-    for aux in heads.values():
-        _check_classes(aux, labels.shape)
-        value = value + aux_weight * nn.softmax_cross_entropy(aux, labels, label_smoothing=smoothing)
-    return logits, value
-
-
 def _with_experts(
     outputs: PyTree, context: Context, factors: Mapping[str, float]
 ) -> tuple[PyTree, dict[str, Array], dict[str, Array]]:
@@ -387,49 +363,6 @@ def _with_experts(
     }
     shown = {name: outputs[name] for name in (*factors, "dropped")}
     return outputs["logits"], extra, shown
-
-
-def _smoothing(context: Context, static: float) -> float | Array:
-    return context.hyper.get("label_smoothing", static) if context.train else 0.0
-
-
-def _labels(labels: Array, task: str, column: str = "y") -> Array:
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"{task}: {column} must hold integers (class or token numbers), not {labels.dtype}")
-    return labels.astype(jnp.int32)
-
-
-def _check_classes(logits: Array, shape: tuple[int, ...]) -> None:
-    if logits.shape[:-1] != shape or logits.shape[-1] < 2:
-        raise ValueError(
-            f"the model's logits are {logits.shape}, but labels {shape} need {(*shape, 'classes')} with two or more "
-            "classes: check num_classes and the model's output shape"
-        )
-
-
-def _check_fraction(name: str, value: float) -> None:
-    if not 0.0 <= value < 1.0:
-        raise ValueError(f"{name} lies in [0, 1), not {value}")
-
-
-def _check_factor(name: str, value: float) -> None:
-    if not (np.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} is a finite number from 0 on, not {value}")
-
-
-def _class_weights(weights: Sequence[float] | Mapping[int, float], classes: int) -> Array:
-    """[classes] float32."""
-    table = np.ones(classes, np.float32)
-    pairs = list(weights.items() if isinstance(weights, Mapping) else enumerate(weights))
-    if not isinstance(weights, Mapping) and len(pairs) != classes:
-        raise ValueError(f"class_weight has {len(pairs)} numbers for the {classes} classes of the model")
-    for label, weight in pairs:
-        if not (isinstance(label, (int, np.integer)) and 0 <= label < classes):
-            raise ValueError(f"class_weight names class {label!r}; the model's classes are 0 to {classes - 1}")
-        if not (np.isfinite(weight) and weight >= 0):
-            raise ValueError(f"class_weight of class {label} is {weight}; a weight is finite and not negative")
-        table[label] = weight
-    return jnp.asarray(table)
 
 
 def _squeeze(x: Array) -> Array:

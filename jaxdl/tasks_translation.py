@@ -10,6 +10,7 @@ from jaxdl import nn
 from jaxdl.core.task import Array, Batch, Context, Key, Loss, Task, Variables
 from jaxdl.nn.networks import linen_network
 from jaxdl.nn.precision import widened
+from jaxdl.tasks_labels import check_fraction, smoothing_of
 from jaxdl.tasks_network import run_network
 
 
@@ -40,8 +41,7 @@ def translation(
     """
     from jaxdl.metrics import Accuracy
 
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"label_smoothing lies in [0, 1), not {label_smoothing}")
+    check_fraction("label_smoothing", label_smoothing)
     network = linen_network(model)
 
     def tokens(batch: Batch, name: str) -> Array:
@@ -61,8 +61,7 @@ def translation(
     def loss(variables: Variables, batch: Batch, context: Context) -> Loss:
         logits, state = run_network(network, variables, inputs(batch), context)
         target = tokens(batch, "y")[:, 1:]
-        smoothing = context.hyper.get("label_smoothing", label_smoothing) if context.train else 0.0
-        value = nn.softmax_cross_entropy(logits, target, label_smoothing=smoothing)
+        value = nn.softmax_cross_entropy(logits, target, label_smoothing=smoothing_of(context, label_smoothing))
         weight = (target != pad).astype(jnp.float32)
         return Loss(value, weight, {"preds": widened(logits), "target": target}, state)
 
