@@ -14,6 +14,7 @@ import numpy as np
 from jaxdl.core.plan import RunPlan
 from jaxdl.core.program import Program
 from jaxdl.core.trials import one_of
+from jaxdl.parallel.layout import HOST_MEMORY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class ProgramReport:
         modules: (path of the module, parameters, bytes), in the tree's order.
         parameters: their count.
         state_bytes: parameters, optimizer state and all else that is carried from step to step; on each device.
+        host_bytes: of the optimizer's state, what waits in the host's memory for each device (`Parallel(offload=)`).
         data_bytes: columns that stay on each device.
         flops_per_step: floating-point operations of one update, counted from its jaxpr.
         temporary_bytes: what the compiled program needs beside its arguments, as XLA's memory analysis says.
@@ -47,6 +49,7 @@ class ProgramReport:
     device: str
     mesh: Mapping[str, int] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    host_bytes: int = 0
 
     def __str__(self) -> str:
         width = max([len(path) for path, _, _ in self.modules] + [10])
@@ -59,6 +62,8 @@ class ProgramReport:
             f"data {size_text(self.data_bytes)} + temporaries {size_text(self.temporary_bytes)} + one block",
             f"compiled in {self.compile_seconds:.2f} CPU-seconds",
         ]
+        if self.host_bytes:
+            lines.append(f"host memory: {size_text(self.host_bytes)} of the optimizer's state, moved twice a step")
         if self.mesh:
             lines.append(f"on each device of {' x '.join(f'{axis}={size}' for axis, size in self.mesh.items())}")
         lines += [f"  {note}" for note in self.notes]
@@ -79,11 +84,16 @@ def tree_bytes(tree: Any) -> int:
     return sum(int(np.prod(x.shape, dtype=np.int64)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
 
 
-def bytes_on_device(tree: Any) -> int:
-    """Bytes that one device holds of these arrays or shapes, by their shardings; all of those that have none."""
+def bytes_on_device(tree: Any, *, host: bool = False) -> int:
+    """Bytes that one device holds of these arrays or shapes, by their shardings; all of those that have none.
+
+    With `host` those that wait for it in the host's memory instead, which are not on the device.
+    """
 
     def held(x: Any) -> int:
         sharding = getattr(x, "sharding", None)
+        if (getattr(sharding, "memory_kind", None) == HOST_MEMORY) != host:
+            return 0
         shape = x.shape if sharding is None else sharding.shard_shape(x.shape)
         return int(np.prod(shape, dtype=np.int64)) * np.dtype(x.dtype).itemsize
 
@@ -118,6 +128,7 @@ def program_report(program: Program) -> ProgramReport:
         device=layout.device.device_kind,
         mesh={axis: size for axis, size in layout.sizes.items() if size > 1},
         notes=layout.notes(one_of(state.params, program.step)),
+        host_bytes=bytes_on_device(state, host=True),
     )
 
 

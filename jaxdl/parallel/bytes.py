@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType
 
-from jaxdl.parallel.layout import Layout
+from jaxdl.parallel.layout import HOST_MEMORY, Layout
 from jaxdl.parallel.mesh import AXES, BATCH_AXES, Parallel
 from jaxdl.parallel.pipeline import Schedule
 from jaxdl.parallel.rules import Table
@@ -33,16 +33,19 @@ class Held(NamedTuple):
         gradients: of one update, where the optimizer's state lives; they live only within the step.
         optimizer: state of the optimizer.
         other: all else that is carried from step to step: batch statistics, averages, counters.
+        host: of the optimizer's state, those that wait in the host's memory (`Parallel(offload="optimizer")`); they are
+            not in `optimizer`, and pass through the device in each update.
     """
 
     parameters: int
     gradients: int
     optimizer: int
     other: int
+    host: int = 0
 
     @property
     def state(self) -> int:
-        """What is an argument of the compiled step: all but the gradients."""
+        """What is on the device from step to step: all but the gradients."""
         return self.parameters + self.optimizer + self.other
 
 
@@ -77,11 +80,12 @@ def held(layout: Layout, state: PyTree) -> Held:
     total = _bytes(state, shardings)
     parameters = _bytes(state.params, shardings.params)
     optimizer = _bytes(state.opt_state, shardings.opt_state)
+    host = _bytes(state.opt_state, shardings.opt_state, HOST_MEMORY)
     gradients = 0
     for path, leaf in _paths(state.params):
         spec, _ = layout.rules.optimizer(path, tuple(leaf.shape))
         gradients += _size(leaf) // _parts(layout.sizes, spec)
-    return Held(parameters, gradients, optimizer, total - parameters - optimizer)
+    return Held(parameters, gradients, optimizer - host, total - parameters - optimizer, host)
 
 
 def sent_for_parameters(
@@ -191,10 +195,12 @@ def sent_for_pipeline(schedule: Schedule, activation: int) -> Sent:
     return {("collective-permute", ("stage",)): 2.0 * schedule.ticks * activation}
 
 
-def _bytes(tree: PyTree, shardings: PyTree) -> int:
+def _bytes(tree: PyTree, shardings: PyTree, memory: str | None = None) -> int:
+    """Bytes of a device's part of all leaves, or of those in one kind of memory."""
     return sum(
         math.prod(sharding.shard_shape(tuple(leaf.shape))) * _item(leaf)
         for leaf, sharding in zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True)
+        if memory is None or sharding.memory_kind == memory
     )
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxdl.parallel.active import Names, Tracing
-from jaxdl.parallel.mesh import AXES, BATCH_AXES, Parallel
+from jaxdl.parallel.mesh import BATCH_AXES, Parallel
 from jaxdl.parallel.pipeline import Schedule
 from jaxdl.parallel.rules import Rules, Table
 
@@ -44,7 +44,7 @@ class Layout:
     def single(cls, device: jax.Device | None = None) -> Layout:
         """One device: the given one, or jax's default."""
         device = jax.local_devices()[0] if device is None else device
-        return cls(jax.make_mesh((1,) * len(AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=[device]))
+        return cls(Parallel(data=1).mesh([device]))
 
     @classmethod
     def of(cls, parallel: Parallel | None, devices: Sequence[jax.Device] | None = None, table: Table = ()) -> Layout:

@@ -45,6 +45,7 @@ class Plan:
         seconds: the roofline.
         chip: whose figures were assumed.
         notes: parameters that stay whole, and why.
+        host_activations: bytes on the host for each device, beside `memory.host`: an estimate, by tracing.
     """
 
     parallel: Parallel
@@ -57,6 +58,7 @@ class Plan:
     seconds: Estimate
     chip: Chip
     notes: tuple[str, ...]
+    host_activations: int = 0
 
     @property
     def devices(self) -> int:
@@ -87,8 +89,15 @@ class Plan:
             "less the gradients)",
             f"  all              {size_text(self.total):>10}  {'fits' if self.fits else 'does not fit'} "
             f"{USABLE:.0%} of the {size_text(self.chip.memory)} of {self.chip.name}",
-            "sent by each device in a step:",
         ]
+        if memory.host or self.host_activations:
+            lines += [
+                "on the host for each device, each step there and back (not in the seconds below):",
+                f"  optimizer state  {size_text(memory.host):>10}  (passes through the device leaf by leaf, where "
+                "activations were)",
+                f"  activations      {size_text(self.host_activations):>10}",
+            ]
+        lines.append("sent by each device in a step:")
         for (kind, axes_of), amount in sorted(self.sent.items(), key=lambda item: -item[1]):
             times = self.compiled.runs.get((kind, axes_of))
             often = f"  {times} times" if times else ""
@@ -141,7 +150,7 @@ def plan(
     memory = held(layout, state)
     small_layout = layout_of(small, devices // cut, table)
     gradients = held(small_layout, state).gradients
-    activations = float(max(0, compiled.temporary - gradients))
+    activations = float(max(0, compiled.temporary - gradients - compiled.host))
     sent = on_accelerators(compiled.sent, small_layout, state.params, uses)
     if cut > 1:
         sent = _grown(sent, sent_for_parameters(small_layout, state.params, uses=uses),
@@ -150,7 +159,8 @@ def plan(
     seconds = estimate(parts, asked, figures, flops, memory, activations, sent)
     batch = batch_bytes(parts, layout.batch_shards)
     return Plan(
-        asked, memory, batch, activations, sent, compiled, cut, seconds, figures, layout.notes(state.params)
+        asked, memory, batch, activations, sent, compiled, cut, seconds, figures, layout.notes(state.params),
+        compiled.host,
     )  # fmt: skip
 
 

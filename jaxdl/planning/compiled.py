@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdl.core.offload import activation_bytes
 from jaxdl.core.plan import RunPlan
 from jaxdl.core.program import Program
 from jaxdl.core.state import State
@@ -42,6 +43,7 @@ class Compiled:
         sent: (kind, mesh axes) -> bytes that a device sends in a step, trip counts of loops included.
         runs: the same keys -> how often in a step.
         seconds: of tracing and compiling.
+        host: bytes of activations that a GPU or TPU keeps in the host's memory; XLA:CPU has them in `temporary`.
     """
 
     devices: int
@@ -52,6 +54,7 @@ class Compiled:
     sent: Sent
     runs: dict[tuple[str, tuple[str, ...]], int]
     seconds: float
+    host: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -91,6 +94,7 @@ def compile_here(parts: Parts, parallel: Parallel | None, batch_size: int | None
     return Compiled(
         layout.mesh.size, program.feed.batch_size, int(memory.argument_size_in_bytes), int(memory.temp_size_in_bytes),
         program.cost.flops, sent, dict(runs), time.perf_counter() - begun,
+        activation_bytes(parts.step, program.abstract_state, program.batch, layout),
     )  # fmt: skip
 
 
