@@ -231,7 +231,7 @@ class Layout:
             spec = self.rules.activation(x.shape, names, manual)
             if spec is None or set(manual) >= {axis for axis, size in self.sizes.items() if size > 1}:
                 return x
-            return jax.lax.with_sharding_constraint(x, spec if manual else NamedSharding(self.mesh, spec))
+            return jax.lax.with_sharding_constraint(x, self._here(spec))
 
         def gradient(tree: PyTree) -> PyTree:
             def place(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
@@ -239,14 +239,14 @@ class Layout:
                 spec = PartitionSpec(*(_without(part, manual) for part in spec))
                 if not any(spec):
                     return leaf
-                return jax.lax.with_sharding_constraint(leaf, spec if manual else NamedSharding(self.mesh, spec))
+                return jax.lax.with_sharding_constraint(leaf, self._here(spec))
 
             return jax.tree_util.tree_map_with_path(place, tree)
 
         def gathered(x: jax.Array) -> jax.Array:
             if set(manual) >= {axis for axis, size in self.sizes.items() if size > 1}:
                 return x
-            return jax.lax.with_sharding_constraint(x, PartitionSpec() if manual else self.replicated)
+            return jax.lax.with_sharding_constraint(x, self._here(PartitionSpec()))
 
         stages = self.sizes["stage"]
         schedule = None
@@ -256,6 +256,10 @@ class Layout:
             constrain, gathered, gradient, self.mesh, schedule, self.sizes["context"], asked.remat if asked else None,
             self._used, tuple(reduce), offload,
         )  # fmt: skip
+
+    def _here(self, spec: PartitionSpec) -> PartitionSpec | NamedSharding:
+        """A sharding where this is traced: inside a shard_map (a pipeline, the island) it is of the mesh there."""
+        return NamedSharding(self.mesh, spec) if jax.sharding.get_abstract_mesh().empty else spec
 
     @functools.cached_property
     def _used(self) -> set[str]:
