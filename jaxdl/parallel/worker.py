@@ -50,7 +50,8 @@ def main(words: Sequence[str]) -> None:
 
 
 def run(words: Sequence[str]) -> None:
-    """Run ("script.py", arguments...) or ("-m", "module", arguments...) as __main__, as python itself would.
+    """Run ("script.py", arguments...) or ("-m", "module", arguments...) as __main__, as python itself would; but for
+    `sys.argv[0]`, which is the script's whole path.
 
     An exception is printed as python prints it, without the frames of this file, and ends the process with code 1.
     """
@@ -60,9 +61,10 @@ def run(words: Sequence[str]) -> None:
         if module:
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
         else:
+            script = Path(words[0]).resolve()
             if not sys.flags.safe_path:
-                sys.path[0] = str(Path(words[0]).resolve().parent)
-            runpy.run_path(words[0], run_name="__main__")
+                sys.path[0] = str(script.parent)
+            runpy.run_path(str(script), run_name="__main__")
     except SystemExit as leave:
         code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
         if code not in (0, 128 + signal.SIGTERM):
