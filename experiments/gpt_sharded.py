@@ -4,6 +4,7 @@ Command
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python experiments/gpt_sharded.py --data DATA --parallel fsdp
     with any other --parallel: ddp, pmap, zero1, mics, tensor, or axes: fsdp=4,tensor=2 or stage=2,data=4,repeats=2.
     --compare trains on one device beside it and prints the difference.
+    In several processes: jaxdl launch -n 4 experiments/gpt_sharded.py --data DATA --parallel fsdp
 
 Cost
     36 to 63 CPU-seconds for 100 steps, compilations and the comparison included (jax 0.10.2, eight virtual devices of a
@@ -42,7 +43,10 @@ from shakespeare_gpt import read
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints what a device holds, trains, and compares where asked; ends with 0 when the losses agree."""
+    jaxdl.join()  # tasks of Slurm, Open MPI or Kubernetes; processes of `jaxdl launch` have joined already
     options = _options(arguments)
+    if options.compare and jax.process_count() > 1:
+        raise SystemExit("--compare trains on one device beside the mesh: run it in one process")
     parallel = asked(options.parallel, options.shard_above)
     rows, alphabet = (sums(), 12) if options.data is None else text(Path(options.data))
     model = jaxdl.create_model(
@@ -53,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     optimizer = optim.adamw(3e-3, schedule=optim.warmup_cosine(options.steps // 10, options.steps))
     feed = jaxdl.data.make_feed({"x": rows}, options.batch)
     layout = Layout.of(parallel, table=task.logical_axes)
-    print(jaxdl.Program(jaxdl.gradient_step(task, optimizer), feed, layout=layout).report(), "\n")
+    say(jaxdl.Program(jaxdl.gradient_step(task, optimizer), feed, layout=layout).report(), "\n")
 
     def trained(parallel: Parallel | None, folder: str | None) -> Any:
         return jaxdl.fit(
@@ -63,12 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     run = trained(parallel, options.output)
     loss = run.history[-1]["train:loss"]
-    print(f"loss {loss:.4f} on {jax.device_count()} devices; {time.process_time():.0f} CPU-seconds in all")
+    say(f"loss {loss:.4f} on {jax.device_count()} devices; {time.process_time():.0f} CPU-seconds in all")
     if options.compare:
         alone = trained(None, None).history[-1]["train:loss"]
-        print(f"loss {alone:.4f} on one; they differ by {abs(loss - alone):.1e}")
+        say(f"loss {alone:.4f} on one; they differ by {abs(loss - alone):.1e}")
         return int(abs(loss - alone) > 1e-3)
     return 0
+
+
+def say(*words: Any) -> None:
+    """Prints, in process 0."""
+    if jax.process_index() == 0:
+        print(*words)
 
 
 def asked(text: str, shard_above: int) -> Parallel:
