@@ -46,7 +46,12 @@ class Peers:
         self.folder, self.patience = folder, patience
         self.number, self.count = jax.process_index(), jax.process_count()
         self._hurried: float | None = None  # the time from when on nobody is waited for
-        self._me: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "space": _pid_space()}
+        self._me: dict[str, Any] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "space": _pid_space(),
+            "folder": str(folder),
+        }
         problem: list[Any] = []
         if self.number == 0:
             self._me["token"] = secrets.token_hex(8)
@@ -62,7 +67,7 @@ class Peers:
             raise error_of(*first[0])
         self.token = self._me["token"] = first[1]["token"]
         if self.number > 0:
-            problem = self._come(first[1]["host"])
+            problem = self._come(first[1])
         said = [json.loads(text) for text in processes.gather_texts(json.dumps([problem, self._me]))]
         self._others = [who for _, who in said]
         problems = [(number, what) for number, (what, _) in enumerate(said) if what]
@@ -71,7 +76,7 @@ class Peers:
             if self.number == 0:
                 undo()
             number, (code, why) = problems[0]
-            raise error_of(code, f"checkpoints cannot be written into {folder}: {self.name(number)} {why}")
+            raise error_of(code, f"checkpoints cannot be written into {first[1]['folder']}: {self.name(number)} {why}")
 
     def name(self, number: int) -> str:
         """`process 2 of 4 on host node7`."""
@@ -141,17 +146,18 @@ class Peers:
         who = self._others[number]
         return all(who[name] == self._me[name] for name in ("host", "space")) and not alive(who["pid"])
 
-    def _come(self, host: str) -> list[Any]:
+    def _come(self, first: Mapping[str, Any]) -> list[Any]:
         """Make this process's notice where process 0 has made its own; what is in the way."""
         end = time.monotonic() + SEEN_LATE
         while self._read(0)[0] == {}:
             if time.monotonic() > end:
-                return [None, f"does not see there what process 0 on host {host} wrote: all need one file system"]
+                seen = f"does not see in {self.folder} what process 0 on host {first['host']} wrote there"
+                return [None, f"{seen}: all need one folder, on a file system that they share"]
             time.sleep(0.05)
         try:
             self._create()
         except OSError as error:
-            return [error.errno, f"may not write there: {reason(error)}"]
+            return [error.errno, f"may not write into {self.folder}: {reason(error)}"]
         return []
 
     def _create(self) -> None:

@@ -108,25 +108,33 @@ def problems_of(checkpoint: Path, step: int, *, shared: bool) -> list[str]:
         shared: this process looks at its share only; what any of them finds is returned on all.
     """
     share = _share(shared)
-    try:
-        record = read_manifest(checkpoint, step=step)
-        found = file_problems(checkpoint, record, strangers=share["reader"] == 0, **share)
-        stored = stored_leaves(record)
+
+    def everyones(problems: list[str]) -> list[str]:
+        texts = processes.gather_texts("\n".join(problems)) if shared else ["\n".join(problems)]
+        return list(dict.fromkeys(line for text in texts for line in text.splitlines()))
+
+    def of_files() -> list[str]:
+        return file_problems(checkpoint, read_manifest(checkpoint, step=step), strangers=share["reader"] == 0, **share)
+
+    def of_leaves() -> list[str]:
+        stored = stored_leaves(read_manifest(checkpoint, step=step))
+        mine = dict(list(stored.items())[share["reader"] :: share["readers"]])
+        regions = {path: [whole(leaf.shape)] for path, leaf in mine.items()}
+        sums = {
+            path: host_sum(arrays[whole(stored[path].shape)])
+            for path, arrays in _regions(checkpoint, step, mine, regions)
+        }
+        return mark_problems(step, Fingerprint(0, sums), mine)
+
+    found: list[str] = []
+    for look in (of_files, of_leaves):
         if not found:
-            mine = dict(list(stored.items())[share["reader"] :: share["readers"]])
-            regions = {path: [whole(leaf.shape)] for path, leaf in mine.items()}
-            sums = {
-                path: host_sum(arrays[whole(stored[path].shape)])
-                for path, arrays in _regions(checkpoint, step, mine, regions)
-            }
-            found = mark_problems(step, Fingerprint(0, sums), mine)
-    except CorruptCheckpoint as error:
-        found = [str(error)]
-    found = [problem if problem.startswith(f"step {step} ") else f"step {step}: {problem}" for problem in found]
-    if not shared:
-        return found
-    texts = processes.gather_texts("\n".join(found))
-    return list(dict.fromkeys(line for text in texts for line in text.splitlines()))
+            try:
+                found = look()
+            except CorruptCheckpoint as error:
+                found = [str(error)]
+            found = everyones(found)
+    return [problem if problem.startswith(f"step {step} ") else f"step {step}: {problem}" for problem in found]
 
 
 def mark_problems(step: int, marks: Fingerprint, stored: Mapping[str, StoredLeaf]) -> list[str]:
