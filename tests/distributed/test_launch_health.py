@@ -34,8 +34,8 @@ def test_memory_that_forgets():
     number = jax.device_count() - 1
     expected = 2**23 * (2**23 - 1) // 2 % 2**32
     assert sentence == (
-        f"process 0 on {socket.gethostname()}, device cpu:{number} (cpu): memory does not keep what is written: the sum "
-        f"of 8388608 numbers from 0 on is {expected + 64}, expected {expected}"
+        f"process 0 on {socket.gethostname()}, device cpu:{number} (cpu): memory does not keep what is written: the "
+        f"sum of 8388608 numbers from 0 on is {expected + 64}, expected {expected}"
     )
 
 
