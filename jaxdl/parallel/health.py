@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 #: The part of a device's free memory that is written and read; on a CPU, whose memory is nobody's own, a fixed size.
 SHARE = 0.25
-_CPU_BYTES = 32 * 2**20
+_CPU_BYTES = 8 * 2**20
 
 _CHUNK = 2**28  # uint32 numbers of one array: 1 GiB
 _SIZE, _CPU_SIZE = 2048, 256  # rows of the square matrices

@@ -32,10 +32,10 @@ def test_memory_that_forgets():
 
     (sentence,) = health.check(fill=fill)
     number = jax.device_count() - 1
-    expected = 2**23 * (2**23 - 1) // 2 % 2**32
+    expected = 2**21 * (2**21 - 1) // 2 % 2**32
     assert sentence == (
         f"process 0 on {socket.gethostname()}, device cpu:{number} (cpu): memory does not keep what is written: the "
-        f"sum of 8388608 numbers from 0 on is {expected + 64}, expected {expected}"
+        f"sum of 2097152 numbers from 0 on is {expected + 64}, expected {expected}"
     )
 
 
