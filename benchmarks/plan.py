@@ -24,7 +24,7 @@ from benchmarks import measure
 DEVICES = (8, 64, 512, 2048)
 PRESETS = {
     "ddp": "ddp", "zero1": "zero1", "fsdp": "fsdp", "mics": "mics,group=4", "mics-zero1": "mics+zero1,group=4",
-    "fsdp-tensor": "fsdp=-1,tensor=4",
+    "fsdp-tensor": "fsdp=-1,tensor=4", "data-fsdp": "data=2,fsdp=-1",
 }  # fmt: skip
 ROWS = tuple(f"{preset}-{count}" for count in DEVICES for preset in PRESETS)
 LENGTH = 129

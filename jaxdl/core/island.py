@@ -48,6 +48,8 @@ def on_mesh(step: Step, layout: Layout) -> Step:
     if layout.sizes["stage"] > 1:
         _require_parts(step, "a pipeline")
     grouped = layout.sizes["replica"] > 1 or layout.sizes["stage"] > 1  # XLA would reduce in each turn of a pipeline
+    # Beside fsdp, XLA would lay its gathers and reduces over "data", too, and send a sixth more.
+    grouped |= layout.sizes["fsdp"] > 1 and not step.whole_batch
     if layout.hand_axes and (step.parts > 1 or asked.compress is not None or grouped):
         _require_parts(step, "compress=" if asked.compress else 'a replica axis ("mics")')
         step = _by_hand(step, layout)

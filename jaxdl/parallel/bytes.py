@@ -101,9 +101,6 @@ def sent_for_parameters(
       that stays whole is all-reduced over fsdp as over any data axis;
     - context: an all-reduce, for parameters are whole there.
 
-    One mix is compiled otherwise: data with fsdp, whose gathers XLA lays over both axes (replica with fsdp, which is
-    mics, has this formula).
-
     Args:
         layout: where things live.
         params: arrays or shapes.
@@ -125,7 +122,8 @@ def sent_for_parameters(
         else:
             add("all-reduce", axes, 2 * b * (n - 1) / n)
 
-    by_hand = sizes["replica"] > 1  # the island of mics: fsdp inside, then one sum over the copies
+    # the island of mics, and of data beside fsdp: fsdp inside, then one sum over the copies
+    by_hand = sizes["replica"] > 1 or (sizes["data"] > 1 and sizes["fsdp"] > 1)
     for path, leaf in _paths(params):
         shape = tuple(leaf.shape)
         spec, moments = layout.rules.parameter(path, shape)[0], layout.rules.optimizer(path, shape)[0]

@@ -74,6 +74,7 @@ PRESETS = {
     "tensor": Parallel("tensor"),
     "fsdp x tensor": Parallel(fsdp=4, tensor=2, **SMALL),
     "replica x fsdp x tensor": Parallel(replica=2, fsdp=2, tensor=2, **SMALL),
+    "data x fsdp": Parallel(data=2, fsdp=4, **SMALL),
 }
 
 
@@ -85,7 +86,7 @@ def test_an_mlp_trains_as_on_one_device(name: str) -> None:
     assert largest_difference(state.params, expected.params) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["ddp", "pmap", "fsdp", "mics"])
+@pytest.mark.parametrize("name", ["ddp", "pmap", "fsdp", "mics", "data x fsdp"])
 def test_batch_norm_has_the_statistics_of_the_whole_batch(name: str) -> None:
     state, seen = trained(program(convnet(), PRESETS[name]), 8)
     expected, expected_seen = trained(program(convnet()), 8)
@@ -171,6 +172,14 @@ def test_no_gradient_crosses_copies_of_the_model_inside_the_accumulation(name: s
     inside = [one for one in found if one.depth]
     assert all(one.axes == ("fsdp",) for one in inside)
     assert all(one.times == 4 for one in inside)
+
+
+def test_data_beside_fsdp_crosses_data_once_and_only_with_parts() -> None:
+    found = sent("data x fsdp")
+    across = [one for one in found if "data" in one.axes]
+    assert {one.kind for one in across} == {"all-reduce"}
+    split = 4 * (64 * 64 + 64 + 64 * 32 + 32 * 10) / 4
+    assert split <= sum(one.bytes for one in across) < split + 4 * 64  # and what is too small to split
 
 
 def test_xla_alone_would_reduce_in_the_loop() -> None:
