@@ -7,7 +7,6 @@ registered here.
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import warnings
@@ -20,14 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.models.catalog import MODELS
+from jaxdl.models.leaves import Key, Variables, differences, flat, listed, nested
 from jaxdl.models.registry import example_input
 from jaxdl.models.rules import Peer, Peers, Rule, first_parts
 from jaxdl.models.weight_files import read_weights
 from jaxdl.nn import light_key
 
 Array = jax.Array
-Variables = dict[str, Any]
-Key = tuple[str, str]  # (collection, path)
 
 
 class Imported(NamedTuple):
@@ -81,7 +79,7 @@ def import_weights(
         where, weights = os.fspath(weights), read_weights(weights)
     given = _named(weights)
     x = _example(model, x)
-    template = _flat(_abstract(model, x))
+    template = flat(_abstract(model, x))
     chosen, described, places = _peer(model, template, given, peer)
     wanted = {name: shape for place in places for name, shape in place.wanted.items()}
 
@@ -112,10 +110,10 @@ def import_weights(
         odd_elsewhere = odd
     no_floats = [f"{n}: {given[n].dtype}" for n in shapes if not jnp.issubdtype(given[n].dtype, jnp.floating)]
     problems = [
-        _listed("missing", missing),
-        _listed("unexpected", unexpected),
-        _listed("of another kind than floating point", no_floats),
-        _listed("of another shape", [f"{n}: {shapes[n]}, wanted {wanted[n]}" for n in odd_elsewhere]),
+        listed("missing", missing),
+        listed("unexpected", unexpected),
+        listed("of another kind than floating point", no_floats),
+        listed("of another shape", [f"{n}: {shapes[n]}, wanted {wanted[n]}" for n in odd_elsewhere]),
     ]
     if any(problems):
         raise ValueError(f"{where} do not fit {_kind(model)} by {chosen}'s names: {'; '.join(filter(None, problems))}")
@@ -134,25 +132,35 @@ def import_weights(
         for place in places
     }
     paths = tuple(path for _, path in fresh)
-    return Imported(_nested({key: leaves[key] for key in template}), chosen, paths, tuple(left))
+    return Imported(nested({key: leaves[key] for key in template}), chosen, paths, tuple(left))
 
 
-def export_weights(model: Any, variables: Mapping[str, Any], *, peer: str | None = None) -> dict[str, np.ndarray]:
+def export_weights(
+    model: Any, variables: Mapping[str, Any], x: Any = None, *, peer: str | None = None
+) -> dict[str, np.ndarray]:
     """A model's variables under a peer's names and in its layouts; importing them again gives equal bits.
+
+    As in the import each leaf of the model must be there, in its shape, and no other.
 
     torch's counters `num_batches_tracked` are not among them: `load_state_dict` supplies them.
 
     Args:
         variables: {"params": ..., "batch_stats": ...}, as `Imported.variables` or a trained run has them.
+        x: one batch as the model takes it, or its shape; the registry's example input when None. Where leaves depend on
+            the size of the input (LeNet, ViT, recurrent layers) it must be that of the training.
         peer: whose names; may be None where the model has one peer only.
 
     Raises:
-        ValueError: the model has no such peer, or the variables are not the model's.
+        ValueError: the model has no such peer; a leaf is missing, unexpected, or of another shape than the model's.
     """
     peers = _peers(model)
     if peer is None and len(peers) > 1:
         raise ValueError(f"{_kind(model)} has several peers: choose peer= {' or '.join(map(repr, peers))}")
-    leaves = _flat(variables)
+    leaves, template = flat(variables), flat(_abstract(model, _example(model, x)))
+    problems = differences(template, leaves)
+    if problems:
+        hint = "; for inputs of another size than the registry's example say x=, as in training" if x is None else ""
+        raise ValueError(f"the variables are not those of {_kind(model)}: {problems}{hint}")
     chosen = next(iter(peers)) if peer is None else peer
     places = _places(model, chosen, leaves)
     shares: dict[str, dict[int, np.ndarray]] = {}
@@ -196,36 +204,18 @@ def transfer(
             expression.
     """
     x = _example(model, x)
-    template, given = _flat(_abstract(model, x)), _flat(variables)
+    template, given = flat(_abstract(model, x)), flat(variables)
     renewed = _expression("new", new)
     fresh = [key for key in template if renewed.fullmatch(key[1])]
-    shared = [key for key in template if key in given]
-    problems = [
-        _listed(
-            "missing", [path for key, path in template if (key, path) not in given and not renewed.fullmatch(path)]
-        ),
-        _listed(
-            "unexpected", [path for key, path in given if (key, path) not in template and not renewed.fullmatch(path)]
-        ),
-        _listed(
-            "of another shape",
-            [
-                f"{key[1]}: {given[key].shape}, wanted {template[key].shape}"
-                for key in shared
-                if key not in fresh and given[key].shape != template[key].shape
-            ],
-        ),
-    ]
-    if any(problems):
-        raise ValueError(
-            f"the variables do not fit {_kind(model)} outside {new!r}: {'; '.join(filter(None, problems))}"
-        )
+    problems = differences(template, given, renewed)
+    if problems:
+        raise ValueError(f"the variables do not fit {_kind(model)} outside {new!r}: {problems}")
     drawn = _drawn(model, x, seed, fresh)
     leaves = {
         key: drawn[key] if key in drawn else jnp.asarray(given[key], leaf.dtype) for key, leaf in template.items()
     }
     left = tuple(path for key, path in given if (key, path) not in template or (key, path) in drawn)
-    return Imported(_nested(leaves), "jaxdl", tuple(path for _, path in fresh), left)
+    return Imported(nested(leaves), "jaxdl", tuple(path for _, path in fresh), left)
 
 
 # ---- where each leaf stands in the peer's weights ---------------------------------------------------------
@@ -350,27 +340,8 @@ def _drawn(model: Any, x: Any, seed: int, keys: Iterable[Key]) -> dict[Key, Arra
     chosen = list(keys)
     if not chosen:
         return {}
-    values = jax.jit(lambda key: [_flat(_init(model, x)(key))[each] for each in chosen])(jax.random.key(seed))
+    values = jax.jit(lambda key: [flat(_init(model, x)(key))[each] for each in chosen])(jax.random.key(seed))
     return dict(zip(chosen, values, strict=True))
-
-
-def _flat(variables: Mapping[str, Any]) -> dict[Key, Any]:
-    """{"params": {"conv": {"kernel": ...}}} -> {("params", "conv/kernel"): ...}."""
-    flat: dict[Key, Any] = {}
-    for collection, tree in variables.items():
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-            flat[collection, "/".join(str(getattr(key, "key", key)) for key in path)] = leaf
-    return flat
-
-
-def _nested(leaves: Mapping[Key, Array]) -> Variables:
-    variables: Variables = {}
-    for (collection, path), value in leaves.items():
-        *above, last = path.split("/")
-        functools.reduce(lambda tree, name: tree.setdefault(name, {}), above, variables.setdefault(collection, {}))[
-            last
-        ] = value
-    return variables
 
 
 def _one_axis(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
@@ -387,10 +358,3 @@ def _expression(option: str, pattern: str) -> re.Pattern[str]:
 
 def _kind(model: Any) -> str:
     return type(model).__name__
-
-
-def _listed(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return f"{len(names)} {what} ({', '.join(names[:20])}{more})"

@@ -177,7 +177,7 @@ class InceptionV3(linen.Module):
         return max(1, channels * self.width // 32)
 
     def _torchvision(self) -> Peer:
-        """torchvision's names, which are timm's too."""
+        """torchvision's names; timm has the same."""
         stem = {"conv1a": "1a_3x3", "conv2a": "2a_3x3", "conv2b": "2b_3x3", "conv3b": "3b_1x1", "conv4a": "4a_3x3"}
         units = {**{ours: f"Conv2d_{theirs}" for ours, theirs in stem.items()}}
         units |= {r"mixed(\w\w)/(branch\w+)": r"Mixed_\1.\2", r"aux1_(conv\d)": r"AuxLogits.\1"}
@@ -190,4 +190,4 @@ class InceptionV3(linen.Module):
         ignored = "(?!)" if self.aux else r"AuxLogits\..*"
         return Peer((*convolutions, *heads), head=r"(AuxLogits\.)?fc\..*", ignored=ignored)
 
-    peers: ClassVar[Peers] = {"torchvision": _torchvision}
+    peers: ClassVar[Peers] = {"torchvision": _torchvision, "timm": _torchvision}

@@ -87,6 +87,27 @@ def test_export_gives_the_peer_back_its_own_numbers():
         np.testing.assert_array_equal(value, weights[name])
 
 
+def test_the_export_is_as_strict_as_the_import():
+    model = _vgg()
+    variables = import_weights(model, _weights(), X).variables
+    params = variables["params"]
+    for changed, sentence in (
+        ({name: leaf for name, leaf in params.items() if name != "fc6"}, r"2 missing \(fc6/bias, fc6/kernel\)"),
+        ({**params, "fc8": params["fc6"]}, r"2 unexpected \(fc8/bias, fc8/kernel\)"),
+        ({**params, "logits": {**params["logits"], "bias": jnp.zeros(3)}}, r"1 of another shape \(logits/bias: \(3,\)"),
+    ):
+        with pytest.raises(ValueError, match=f"the variables are not those of VGG: {sentence}"):
+            export_weights(model, {**variables, "params": changed}, X, peer="torchvision")
+    lenet = create_model("lenet5", num_classes=10, padding=2)
+    drawn = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, np.float32),
+        jax.eval_shape(lambda: lenet.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)), train=False)),
+    )
+    with pytest.raises(ValueError, match=r"fc1/kernel: \(400, 120\), wanted \(576, 120\).*say x=, as in training"):
+        export_weights(lenet, drawn)
+    assert export_weights(lenet, drawn, (1, 28, 28, 1))["fc1.weight"].shape == (120, 400)
+
+
 def test_missing_unexpected_and_misshaped_names_are_listed_in_one_sentence():
     weights = _weights()
     del weights["features.0.bias"]
@@ -325,7 +346,7 @@ WITH_PEERS = [row for row in ROWS if getattr(type(create_model(row.name, **row.o
 def test_every_leaf_of_every_family_has_a_place_of_its_own(row):
     """Each leaf is filled with a number of its own: what comes back from each peer's names is where it was."""
     model = create_model(row.name, **row.options)
-    x = row.data(np.random.default_rng(0), 2)["x"]
+    x = row.inputs(row.data(np.random.default_rng(0), 2))
     keys = {"params": jax.random.key(0)}
     template = flax.linen.meta.unbox(jax.eval_shape(lambda: model.init(keys, x, train=False)))
     numbers = iter(range(10_000))
@@ -333,7 +354,7 @@ def test_every_leaf_of_every_family_has_a_place_of_its_own(row):
     covered = 0
     for peer in type(model).peers:
         try:
-            there = export_weights(model, drawn, peer=peer)
+            there = export_weights(model, drawn, x, peer=peer)
         except ValueError:  # this peer lacks an option of the row
             continue
         covered += 1
@@ -349,7 +370,7 @@ def test_auxiliary_heads_have_their_places_and_may_be_left_out(name):
     x = jnp.zeros((1, 75, 75, 3))
     template = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
     drawn = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), template)
-    there = export_weights(model, drawn)
+    there = export_weights(model, drawn, peer="torchvision")
     assert sum(value.size for value in there.values()) == sum(leaf.size for leaf in jax.tree.leaves(template))
     bare = import_weights(create_model(name, num_classes=3, width=8), there, x)
     assert {name.split(".")[0] for name in bare.left} <= {"aux1", "aux2", "AuxLogits"} and bare.left

@@ -30,7 +30,7 @@ def _imported(model, row, x):
     """Variables with torch's drawn weights."""
     weights = drawn_state(_FIXTURE[row]["shapes"])
     found = import_weights(model, weights, x)
-    exported = export_weights(model, found.variables, peer=found.peer)
+    exported = export_weights(model, found.variables, x, peer=found.peer)
     assert exported.keys() == weights.keys()
     for name, value in weights.items():
         np.testing.assert_array_equal(exported[name], value)
