@@ -136,6 +136,8 @@ def _annotation(content: bytes, name: str) -> list[tuple[str, tuple[float, ...],
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
         raise ValueError(f"{name} is not XML: {error}") from error
+    if root.tag != "annotation":
+        raise ValueError(f"{name} is no VOC annotation: its outermost element is <{root.tag}>, not <annotation>")
     objects = []
     for place, element in enumerate(root.iter("object")):
         label, written = element.findtext("name"), [element.findtext(f"bndbox/{side}") for side in _SIDES]

@@ -19,6 +19,8 @@ from jaxdl.models.vgg import VGG
 Array = jax.Array
 
 _HE = linen.initializers.he_normal()
+#: Numbers that a kernel of a transposed convolution may have: 1 GB; all of VGG-16 has half as many.
+_LARGEST = 2**28
 #: A convolution [height, width, in, out] here, the dense layer [out, in * height * width] there.
 _DENSE = Layout(
     lambda x: x.transpose(3, 2, 0, 1).reshape(x.shape[3], -1),
@@ -60,8 +62,8 @@ def bilinear_kernel(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) 
     if inputs != outputs:
         raise ValueError(f"a bilinear kernel keeps its channels: it cannot lead from {inputs} to {outputs}")
     rows, columns = (_triangle(length) for length in (height, width))
-    kernel = np.outer(rows, columns)[:, :, None, None] * np.eye(inputs)
-    return jnp.asarray(kernel, dtype=dtype)
+    kernel = jnp.asarray(np.outer(rows, columns)[:, :, None, None], dtype=dtype)
+    return kernel * jnp.eye(inputs, dtype=dtype)[None, None]
 
 
 def _triangle(length: int) -> np.ndarray:
@@ -119,8 +121,15 @@ class FCN(linen.Module):
             [batch, height, width, num_classes]; or the features that were asked for.
 
         Raises:
-            ValueError: x is no batch of images; an unknown stride or feature.
+            ValueError: x is no batch of images; an unknown stride or feature; so many classes that the kernel of the
+                last enlargement, [2 * stride, 2 * stride, classes, classes], would be larger than 1 GB.
         """
+        last = (2 * self.stride) ** 2 * self.num_classes**2
+        if last > _LARGEST:
+            raise ValueError(
+                f"FCN-{self.stride}s of {self.num_classes} classes would learn {last:,} numbers to enlarge its scores, "
+                f"from each class to each: take fcn_resnet50, which resizes them, a smaller stride, or fewer classes"
+            )
         if x.ndim != 4:
             raise ValueError(f"FCN takes images [batch, height, width, channels], not {x.shape}")
         if self.stride not in (8, 16, 32):

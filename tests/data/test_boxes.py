@@ -80,6 +80,9 @@ def test_what_is_wrong_is_named(folder):
     (folder / "Annotations" / "d.xml").write_text("<annotation>")
     with pytest.raises(ValueError, match=r"d\.xml is not XML"):
         read_voc(folder, size=16)
+    (folder / "Annotations" / "d.xml").write_text("<project><object/></project>")
+    with pytest.raises(ValueError, match=r"d\.xml is no VOC annotation: its outermost element is <project>"):
+        read_voc(folder, size=16)
     (folder / "Annotations" / "d.xml").unlink()
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(folder / "a.jpg")
     with pytest.raises(ValueError, match=r"two images of one name, .*a\.\w+ and .*a\.\w+"):

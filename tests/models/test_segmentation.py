@@ -242,6 +242,7 @@ def test_bad_input_gets_a_sentence():
     assert 'up=\'x\': choose "transposed" or "resize"' in fails("unet", up="x")
     for name in ("unet", "fcn8s_vgg16", "pspnet_resnet50"):
         assert "takes images [batch, height, width, channels], not (12, 12, 3)" in fails(name, x[0])
+    assert "would learn 4,096,000,000 numbers" in fails("fcn8s_vgg16", stride=32, num_classes=1000)
     assert "stride is 8, 16 or 32, not 4" in fails("fcn8s_vgg16", stride=4)
     assert "output_stride is 8, 16 or 32, not 4" in fails("deeplabv3_resnet50", output_stride=4)
     assert "bins are numbers of cells of at least 1" in fails("pspnet_resnet50", bins=(0, 2))
