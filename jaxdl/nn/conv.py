@@ -218,18 +218,7 @@ class Conv(linen.Module):
         taps = per_axis(self.kernel_size, x.ndim - 2, "kernel_size")
         if x.shape[-1] % self.groups or self.features % self.groups:
             raise ValueError(f"groups={self.groups} must divide {x.shape[-1]} channels and {self.features} features")
-        shape = (*taps, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        y = convolve(
-            x,
-            kernel.astype(x.dtype),
-            strides=self.strides,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            implementation=self.implementation,
-        )
-        return add_bias(self, y) if self.use_bias else y
+        return _convolved(self, x, (*taps, x.shape[-1] // self.groups, self.features), self.groups)
 
 
 class DepthwiseConv(linen.Module):
@@ -255,18 +244,22 @@ class DepthwiseConv(linen.Module):
     def __call__(self, x: Array) -> Array:
         """x: [batch, *space, channels]; returns [batch, *new space, channels * multiplier]."""
         taps = per_axis(self.kernel_size, x.ndim - 2, "kernel_size")
-        shape = (*taps, 1, x.shape[-1] * self.multiplier)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        y = convolve(
-            x,
-            kernel.astype(x.dtype),
-            strides=self.strides,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=x.shape[-1],
-            implementation=self.implementation,
-        )
-        return add_bias(self, y) if self.use_bias else y
+        return _convolved(self, x, (*taps, 1, x.shape[-1] * self.multiplier), x.shape[-1])
+
+
+def _convolved(module: Conv | DepthwiseConv, x: Array, shape: tuple[int, ...], groups: int) -> Array:
+    """x under the module's kernel of this shape, and its bias where it has one."""
+    kernel = module.param("kernel", module.kernel_init, shape, jnp.float32)
+    y = convolve(
+        x,
+        kernel.astype(x.dtype),
+        strides=module.strides,
+        padding=module.padding,
+        dilation=module.dilation,
+        groups=groups,
+        implementation=module.implementation,
+    )
+    return add_bias(module, y) if module.use_bias else y
 
 
 class ConvTranspose(linen.Module):
