@@ -329,7 +329,7 @@ ROWS: tuple[Row, ...] = (
     Row("gru_language_model", {"num_classes": 7, "width": 16}, stories(), tasks.language_model, rate=3e-2),
     Row(
         "gru_seq2seq",
-        {"num_classes": 9, "source_vocabulary": 9, "width": 16},
+        {"num_classes": 9, "source_vocabulary": 9, "width": 16, "attention": "additive"},
         told(),
         tasks.translation,
         rate=2e-2,

@@ -135,7 +135,24 @@ def test_taps_are_free_when_nobody_listens(row, monkeypatch):
     assert text() == with_taps
 
 
-@every_row
+# One of each kind of task and of network is always trained; the others by `make test-slow`.
+_LEARNERS = (
+    "mlp",
+    "lenet5",
+    "resnet18",
+    "lstm_classifier",
+    "transformer_encoder",
+    "unet",
+    "ssd300_vgg16",
+    "vae",
+    "two_tower",
+)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, id=row.id, marks=[] if row.id in _LEARNERS else [pytest.mark.slow]) for row in ROWS],
+)
 def test_learns_32_examples_by_heart(row):
     data = Dataset(_batch(row, 32))
     model = create_model(row.name, **row.options)
