@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from jaxdl import metrics
 from jaxdl.metrics.text.alignment import subsequence_places
 from jaxdl.metrics.text.error_rates import Edits
+from jaxdl.metrics.text.stems import stem
 
 KEPT = json.loads((Path(__file__).parents[1] / "fixtures" / "metrics_text.json").read_text())
 NAMES = ("precision", "recall", "f1")
@@ -44,6 +45,23 @@ def test_rouge_matches_rouge_score(kind: str, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(file, "_TABLES", 1 << 16)  # a few examples at a time
         chunked = metric.scores(**arrays)
         jax.tree.map(np.testing.assert_array_equal, chunked, scores)
+
+
+def test_stems_match_nltk() -> None:
+    words = KEPT["stems"]["words"]
+    assert len(words) > 900 and {word: stem(word) for word in words} == words
+
+
+def test_rouge_with_stems_matches_rouge_score() -> None:
+    data = KEPT["stems"]
+    for kind, want in data["rouge"].items():
+        metric, bare = metrics.ROUGE(kind, use_stemmer=True), metrics.ROUGE(kind)
+        scores, without = (m.scores(**m.encode(data["preds"], data["target"])) for m in (metric, bare))
+        for at, name in enumerate(NAMES):
+            np.testing.assert_allclose(scores[name], np.array(want)[:, at], rtol=1e-6, atol=1e-7)
+        assert np.abs(scores["f1"] - without["f1"]).max() > 0.05, "the texts have nothing to stem"
+    # short words keep their endings: "its" is not "it"
+    assert float(metrics.rouge(["its runs"], ["it running"], kind="1", use_stemmer=True)["f1"]) == 0.5
 
 
 def test_a_planted_error_would_be_found() -> None:
@@ -156,6 +174,7 @@ def test_long_texts_align_with_linear_memory() -> None:
     [
         (lambda: metrics.ROUGE("LL"), r"kind must be '1' ... '9', 'L' or 'Lsum'; it is 'LL'"),
         (lambda: metrics.ROUGE(references="all"), "references must be 'best' or 'mean'; it is 'all'"),
+        (lambda: metrics.ROUGE(use_stemmer="porter"), "use_stemmer must be True or False; it is 'porter'"),
         (lambda: metrics.ROUGE(tokenize="porter"), "tokenize must be one of"),
         (lambda: metrics.rouge(["a"], ["a"], kinds="1"), r"no argument 'kinds'; did you mean kind\?"),
         (

@@ -17,6 +17,7 @@ from jaxdl.metrics.metric import Reduce
 from jaxdl.metrics.text.alignment import common_subsequence, subsequence_places
 from jaxdl.metrics.text.ngrams import clipped, lengths, occurrences, present, token_ids, tokens_first
 from jaxdl.metrics.text.sentences import add_counts, as_quotient, quotient, text_call
+from jaxdl.metrics.text.stems import stem_long
 from jaxdl.metrics.text.tokens import (
     ABSENT,
     PAD,
@@ -41,17 +42,17 @@ class ROUGE:
     kind "1" ... "9" counts n-grams, each at most as often as the reference has it; "L" the longest common subsequence;
     "Lsum" the union of those of all sentences (Lin, 2004). precision = shared / n-grams (tokens) of the summary,
     recall = shared / those of the reference, f1 = 2 P R / (P + R); the value is the weighted mean over the summaries of
-    each, {"precision", "recall", "f1"}. Numbers equal those of the package rouge-score without its stemmer, which is
-    not here; a function that stems may be given as `tokenize`.
+    each, {"precision", "recall", "f1"}. Numbers equal those of the package rouge-score, with its stemmer and without.
 
     `encode(texts, references)` makes the arrays of `update` from strings: preds int32 [batch, length], target int32
     [batch, references, length], filled up with -1; for "Lsum" [batch, sentences, length] and [batch, references,
     sentences, length], a sentence a line of the text. Weight and mask are [batch].
 
     tokenize: a function from a string to a list of strings, or a name as in `BLEU`; by default lower-cased runs of a-z
-    and 0-9. references: of several, "best" takes that of the highest F1 and "mean" averages. zero_division: the
-    precision of a summary without n-grams, the recall of a reference without them, and the F1 where neither has any; 0
-    here, not NaN, since one-word summaries are common and have no bigrams.
+    and 0-9. use_stemmer: `encode` takes the endings off words of four letters and more, by Porter's rules for English,
+    so that "runs" meets "running". references: of several, "best" takes that of the highest F1 and "mean" averages.
+    zero_division: the precision of a summary without n-grams, the recall of a reference without them, and the F1 where
+    neither has any; 0 here, not NaN, since one-word summaries are common and have no bigrams.
 
     >>> from jaxdl.metrics import rouge
     >>> value = rouge(["the cat sat on the mat"], [["the cat was on the mat", "a cat"]], kind="2")
@@ -63,6 +64,7 @@ class ROUGE:
     tokenize: str | Tokenizer = rouge_words
     references: Literal["best", "mean"] = "best"
     zero_division: float = 0.0
+    use_stemmer: bool = False
     name: str = "rouge"
     reduce: ClassVar[Reduce] = "sum"
     inputs: ClassVar[tuple[str, ...]] = ("preds", "target")
@@ -73,12 +75,18 @@ class ROUGE:
             raise ValueError(f"{self.name}: kind must be '1' ... '9', 'L' or 'Lsum'; it is {self.kind!r}")
         if self.references not in ("best", "mean"):
             raise ValueError(f"{self.name}: references must be 'best' or 'mean'; it is {self.references!r}")
+        if not isinstance(self.use_stemmer, bool):
+            raise TypeError(f"{self.name}: use_stemmer must be True or False; it is {self.use_stemmer!r}")
         tokenizer_of(self.tokenize, self.name)
+
+    def _tokenizer(self) -> Tokenizer:
+        words = tokenizer_of(self.tokenize, self.name)
+        return (lambda text: [stem_long(word) for word in words(text)]) if self.use_stemmer else words
 
     def encode(self, preds: Any, references: Any, *, length: int | None = None) -> dict[str, np.ndarray]:
         """The arrays of texts and their references (one string, or a list of them, for each text)."""
         texts, groups = pairs_of(preds, references, self.name)
-        tokenize = tokenizer_of(self.tokenize, self.name)
+        tokenize = self._tokenizer()
         if self.kind != "Lsum":
             return encode(texts, groups, tokenize, length)
         number = Vocabulary()
