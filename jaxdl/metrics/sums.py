@@ -144,6 +144,13 @@ def wide(sums: Sums) -> jax.Array:
     return sums.hi.astype(jnp.float64) + sums.lo.astype(jnp.float64)
 
 
+def narrow(values: jax.Array) -> Sums:
+    """float64 numbers as Sums, to 48 bits; call it inside `with jax.enable_x64(True)`."""
+    hi = values.astype(jnp.float32)
+    lo = (values - hi.astype(jnp.float64)).astype(jnp.float32)
+    return Sums(hi, jnp.where(jnp.isfinite(hi), lo, jnp.zeros_like(lo)))
+
+
 def exact(sums: Sums) -> np.ndarray:
     """hi + lo in float64 on the host: exact."""
     return np.asarray(sums.hi, np.float64) + np.asarray(sums.lo, np.float64)
