@@ -245,8 +245,7 @@ class _Start:
             child.send(signal.SIGQUIT)
             what = "is stopped (SIGSTOP)" if child in stopped else "hangs"
             said = f"the last that it said was {child.beat.what!r}" if child.beat else "it never said a word"
-            limit = f"--{'health' if health else self._limit(child)}-seconds {self._patience(child):g}"
-            story.append(f"{what}: {said}, {child.quiet_for():.0f} s ago ({limit})")
+            story.append(f"{what}: {said}, {child.quiet_for():.0f} s ago ({self._limit(child)})")
         self._wait(_DUMP)
         for child in self._children:
             child.kill()
@@ -254,11 +253,18 @@ class _Start:
             child.finish()
         told = [_told(child, what, child.last_lines()) for child, what in zip(culprits, story, strict=True)]
         if len(culprits) == len(running) > 1:
-            told.append("all wait at the same place, perhaps for each other")
+            told.append("none is behind the others: perhaps they wait for each other")
         return self._outcome("unhealthy" if health else "hung", UNHEALTHY if health else HUNG, told)
 
     def _limit(self, child: Child) -> str:
-        return "startup" if child.step < 0 or child.says("finished") else "hang"
+        seconds = f"{self._patience(child):.3g}"
+        if child.says("health"):
+            return f"--health-seconds {seconds}"
+        if child.step < 0 or child.says("finished"):
+            return f"--startup-seconds {seconds}"
+        if self._patience(child) > self._job.hang_seconds:
+            return f"ten times its longest silence before, {seconds} s"
+        return f"--hang-seconds {seconds}"
 
     # ---- being asked to stop ----------------------------------------------------------------------------------------
 

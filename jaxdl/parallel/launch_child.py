@@ -27,7 +27,7 @@ _FULL = 10_000  # lines of each process that wait to be shown, at most
 # before the failure itself can be seen, and those need not be shown.
 _DELAY = 0.4
 _TROUBLE = re.compile(
-    r"Traceback \(most recent|Fatal Python error|[EFW]\d{4} \d\d:|terminate called|\*\*\* Check failure"
+    r"Traceback \(most recent|Stack \(most recent|Fatal Python error|[EFW]\d{4} \d\d:|terminate called|\*\*\* Check"
 )
 
 # gloo's own announcement, of which each group of devices brings one a process, at times in two parts.

@@ -132,6 +132,23 @@ def test_a_hang_is_found_named_and_replaced(tmp_path, capfd, lines, sentence):
     assert "restart 1 of 3" in said
 
 
+def test_a_process_that_hangs_says_where_it_stands(tmp_path, capfd):
+    """The supervisor asks with SIGQUIT, which the worker has told Python to answer with its stack."""
+    lines = """
+import faulthandler
+faulthandler.register(signal.SIGQUIT, all_threads=False)
+def stuck():
+    while True: time.sleep(1)
+beat("step 7")
+stuck()
+"""
+    assert supervise(job(tmp_path, lines, hang_seconds=0.5, restarts=0)) == 124
+    said = capfd.readouterr().err
+    for number in range(2):
+        assert f'  [{number}] Stack (most recent call first):\n  [{number}]   File "script.py", line 5 in stuck' in said
+    assert "none is behind the others: perhaps they wait for each other" in said
+
+
 def test_a_wait_like_those_before_is_no_hang(tmp_path):
     """Ten times the longest time between beats counts, where it is more than the limit; none after the training."""
     lines = "beat('step 1'); time.sleep(0.4); beat('step 2'); time.sleep(1.2)"
