@@ -9,6 +9,9 @@ Rows:
   flush, crc32, fingerprint, manifest. At 10 s between saves, 0.5 is 5 % of one core;
 - orbax-30MB: the same against Orbax alone, waited for, as it comes (zstd) and uncompressed as here; it checks nothing;
 - restore-30MB: process CPU seconds of a restore, every check included;
+- large-500MB: 50 float32 leaves of 500 MB in all, on one process: wall time until save returns, until it is on disk,
+  and of a restore; beside it a copy of the same bytes in memory, into new pages and into those of the copy before;
+- processes-2, processes-4: the same 500 MB over so many processes of this machine, one device each, joined over gloo;
 - crc-256MB: the rate of crc32_of_file on a file in the page cache;
 - fingerprint: its rate over 128 MB; on an accelerator that of the compiled program, on the CPU of both ways.
 """
@@ -16,6 +19,11 @@ Rows:
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,7 +35,8 @@ import numpy as np
 from benchmarks import measure
 
 SAVES = {"cpu-10MB": (10, 12), "cpu-30MB": (30, 12), "cpu-50MB": (50, 40), "cpu-400-leaves": (10, 400)}
-ROWS = ("block-10MB", *SAVES, "orbax-30MB", "restore-30MB", "crc-256MB", "fingerprint")
+PROCESSES = {"processes-2": 2, "processes-4": 4}
+ROWS = ("block-10MB", *SAVES, "orbax-30MB", "restore-30MB", "large-500MB", *PROCESSES, "crc-256MB", "fingerprint")
 QUICK = ("block-10MB", "cpu-10MB", "cpu-30MB", "crc-256MB", "fingerprint")
 
 
@@ -125,6 +134,100 @@ def restoring(folder: Path, rounds: int) -> measure.Row:
     return row("restore-30MB", costs, "s", None, at_most=True)
 
 
+def large_times(folder: Path, tree: dict[str, Any], rounds: int) -> dict[str, list[float]]:
+    """Seconds that each save blocks, takes in all, and that each restore takes; the first of each comes first."""
+    import jax
+
+    from jaxdl.checkpoint import Store
+
+    times: dict[str, list[float]] = {"block": [], "save": [], "restore": []}
+    with Store(folder, keep=1) as store:
+        for step in range(rounds + 1):
+            begin = time.perf_counter()
+            store.save(step, tree, manifest={})
+            times["block"].append(time.perf_counter() - begin)
+            store.wait()
+            times["save"].append(time.perf_counter() - begin)
+            begin = time.perf_counter()
+            jax.block_until_ready(store.restore(tree).tree)
+            times["restore"].append(time.perf_counter() - begin)
+    return times
+
+
+def large_rows(name: str, times: dict[str, list[float]]) -> list[measure.Row]:
+    """The rows of one way to save 500 MB; the first save is beside the others, it also takes the memory."""
+    first = {what: f"the first: {1e3 * values[0]:.0f} ms" for what, values in times.items()}
+    block = [1e3 * value for value in times["block"][1:]]
+    return [
+        row(f"{name} blocks", block, "ms", 100, at_most=True, note=first["block"]),
+        row(f"{name} save", times["save"][1:], "s", None, at_most=True, note=first["save"]),
+        row(f"{name} restore", times["restore"][1:], "s", None, at_most=True, note=first["restore"]),
+    ]
+
+
+def large(folder: Path, rounds: int) -> list[measure.Row]:
+    """500 MB on one process, and what copying them costs."""
+    tree = tree_of(500, 50)
+    rows = large_rows("large-500MB", large_times(folder, tree, rounds))
+    room = {name: np.array(leaf, copy=True) for name, leaf in tree.items()}
+    costs = measure.interleave(
+        {
+            "new memory": lambda: [np.array(leaf, copy=True) for leaf in tree.values()],
+            "memory of before": lambda: [np.copyto(room[name], np.asarray(leaf)) for name, leaf in tree.items()],
+        },
+        rounds=rounds,
+        clock=measure.wall_seconds,
+    )
+    for name, values in costs.items():
+        rows.append(row(f"copy-500MB {name}", [1e3 * value for value in values], "ms", None, at_most=True))
+    return rows
+
+
+JOIN = """
+import os
+os.sched_setaffinity(0, range(os.cpu_count()))
+import sys, jax
+from pathlib import Path
+number, count, port, folder, rounds = *map(int, sys.argv[1:4]), Path(sys.argv[4]), int(sys.argv[5])
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=count, process_id=number)
+from benchmarks.checkpoint import in_one_of_several
+in_one_of_several(folder, rounds)
+"""
+
+
+def in_one_of_several(folder: Path, rounds: int) -> None:
+    """What each process does: 500 MB over all devices, every leaf in as many rows; process 0 prints."""
+    import jax
+
+    mesh = jax.make_mesh((jax.device_count(),), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
+    host = np.random.default_rng(0).standard_normal(2_500_000, np.float32)
+    tree = {f"leaf{i}": jax.make_array_from_callback(host.shape, sharding, lambda at: host[at]) for i in range(50)}
+    times = large_times(folder, tree, rounds)
+    if jax.process_index() == 0:
+        print(json.dumps(times), flush=True)
+
+
+def large_on_processes(name: str, folder: Path, rounds: int) -> list[measure.Row]:
+    """500 MB over several processes, on all cores; the times are process 0's."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOIN, str(number), str(PROCESSES[name]), str(port), str(folder), str(rounds)],
+            env=environment, stdout=subprocess.PIPE, text=True, cwd=measure.ROOT,
+        )
+        for number in range(PROCESSES[name])
+    ]  # fmt: skip
+    said = [process.communicate(timeout=1200)[0] for process in started]
+    if any(process.returncode for process in started):
+        raise RuntimeError(f"{name}: a process failed")
+    return large_rows(name, json.loads(said[0].strip().splitlines()[-1]))
+
+
 def crc(folder: Path, rounds: int) -> measure.Row:
     """GB/s of crc32_of_file."""
     from jaxdl.checkpoint import crc32_of_file
@@ -184,6 +287,10 @@ def main() -> None:
                 out += against_orbax(folder, rounds)
             elif name == "restore-30MB":
                 out.append(restoring(folder, rounds))
+            elif name == "large-500MB":
+                out += large(folder, min(rounds, 7))
+            elif name in PROCESSES:
+                out += large_on_processes(name, folder, min(rounds, 7))
             elif name == "crc-256MB":
                 out.append(crc(folder, rounds))
             else:

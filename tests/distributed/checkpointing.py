@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -163,6 +164,21 @@ def saves_and_restores(folder: Path, steps: tuple[int, ...], data: int, onto: tu
     print("saved", steps, "read", onto)
 
 
+def as_on_accelerators(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where nothing lies in host memory: the devices sum, and shards are downloaded."""
+
+    def on_host(leaf: Any) -> bool:
+        return not isinstance(leaf, jax.Array)
+
+    for name in ("fingerprint", "shards"):
+        monkeypatch.setattr(importlib.import_module(f"jaxdl.checkpoint.{name}"), "on_host", on_host)
+    before = device_sums._cache_size()
+    saves_and_restores(folder, (1, 2), data=2, onto=(1, 2))
+    assert device_sums._cache_size() > before
+    a_part_of_a_tree(folder / "part")
+    monkeypatch.undo()
+
+
 def a_part_of_a_tree(folder: Path) -> None:
     """Leaves of this process alone, others kept, one read twice; and what comes back may be donated."""
     own = {"numbers": np.arange(7), "own": jnp.arange(4.0)}
@@ -189,6 +205,10 @@ def a_part_of_a_tree(folder: Path) -> None:
         processes.wait_for_all()
         with Store(folder, read_only=True) as reader:
             assert same(reader.restore(abstract(1), strict=False).tree, values(1))
+        whole = put({"whole": values(2)["whole"]}, 2)["whole"]
+        store.save(2, dict.fromkeys("abcd", whole), manifest={}, wait=True)
+        sizes = {of["size"] for of in store.manifest(2)["files"].values()}
+        assert sizes == {4 * whole.nbytes // jax.process_count()}  # what lies whole on all is written by each in part
 
 
 def keeping(folder: Path) -> None:
