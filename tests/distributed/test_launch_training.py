@@ -16,7 +16,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 import jax, numpy as np
 import jaxdl, jaxdl.training
-from jaxdl.checkpoint import commit, together
+from jaxdl.checkpoint import together
 from jaxdl.parallel import Parallel
 
 folder, what, number, when, epochs = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
@@ -40,12 +40,9 @@ def writes(*arguments, **settings):
     saves += 1
     if mine and when == f"save {saves}":
         happen()
-    return write_arrays(*arguments, **settings)
+    return write_pieces(*arguments, **settings)
 
-jaxdl.training.beat, write_arrays = watched, commit.write_arrays
-for module in (commit, together):
-    if hasattr(module, "write_arrays"):
-        module.write_arrays = writes
+jaxdl.training.beat, write_pieces, together.write_pieces = watched, together.write_pieces, writes
 
 train, test = jaxdl.data.load("digits")
 task = jaxdl.tasks.classification(jaxdl.create_model("mlp", num_classes=10, widths=(64, 32)))
@@ -105,7 +102,7 @@ def test_losses_are_equal_to_the_last_digit(
     assert losses(tmp_path / "job") == straight
     said = capfd.readouterr()
     assert "done, after 1 restart" in said.err
-    names = {"kill": f"process {number} was ended by SIGKILL", "term": "preempted", "hang": "hung"}
+    names = {"kill": f"process {number} was ended by SIGKILL", "term": "preempted", "hang": "hangs"}
     assert names[what] in said.err
     assert "resumed at step" in said.out
     with Store(tmp_path / "job" / "run" / "checkpoints", read_only=True) as store:
