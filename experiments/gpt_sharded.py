@@ -5,6 +5,8 @@ Command
     with any other --parallel: ddp, pmap, zero1, mics, tensor, or axes: fsdp=4,tensor=2 or stage=2,data=4,repeats=2.
     --compare trains on one device beside it and prints the difference.
     In several processes: jaxdl launch -n 4 experiments/gpt_sharded.py --data DATA --parallel fsdp
+    What one of 6.6 billion parameters would need: jaxdl plan experiments/gpt_sharded.py --parallel fsdp=64,tensor=8
+    --devices 512 --device h100
 
 Cost
     36 to 63 CPU-seconds for 100 steps, compilations and the comparison included (jax 0.10.2, eight virtual devices of a
@@ -36,6 +38,7 @@ import numpy as np
 import jaxdl
 from jaxdl import optim
 from jaxdl.parallel import AXES, Layout, Parallel
+from jaxdl.planning import Parts
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from shakespeare_gpt import read
@@ -73,6 +76,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"loss {alone:.4f} on one; they differ by {abs(loss - alone):.1e}")
         return int(abs(loss - alone) > 1e-3)
     return 0
+
+
+def program_parts() -> Parts:
+    """A larger GPT, for `jaxdl plan`: nothing of it is made."""
+    model = jaxdl.create_model(
+        "gpt", num_classes=32_000, width=4096, depth=32, heads=32, length=2048, positions="rotary", norm="rms",
+        use_bias=False, unroll=False, remat="full",
+    )  # fmt: skip
+    return Parts(
+        task=jaxdl.tasks.language_model(model), optimizer=optim.adamw(3e-4), example={"x": ((2049,), "int32")},
+        batch_size=512, precision="bf16",
+    )  # fmt: skip
 
 
 def say(*words: Any) -> None:
