@@ -169,9 +169,8 @@ class _Start:
                 return self._outcome("done", 0)
             if any(child.code or child.says("failed") for child in self._children):
                 return self._after_failure()
-            hung = [child for child in self._children if self._hangs(child)]
-            if hung:
-                return self._after_hang(hung)
+            if any(self._hangs(child) for child in self._children):
+                return self._after_hang()
             time.sleep(_POLL)
 
     def _outcome(self, kind: str, code: int, story: Sequence[str] = ()) -> Outcome:
@@ -182,9 +181,11 @@ class _Start:
     def _after_failure(self) -> Outcome:
         """Find the one that failed first, tell of it, and end the others."""
         self._wait(_SETTLE)
+        cause = root_cause(self._endings())
+        if cause.follows and any(child.code is None for child in self._children):
+            return self._after_hang(unheard=True)
         for child in self._children:
             child.mute()
-        cause = root_cause(self._endings())
         kind = kind_of(cause.code)
         child = self._children[cause.process]
         if kind == "preempted":  # the others stop at the same step, and may still be saving
@@ -232,20 +233,25 @@ class _Start:
             return job.startup_seconds
         return max(job.hang_seconds, 10 * child.longest) if job.hang_seconds else 0.0
 
-    def _after_hang(self, hung: list[Child]) -> Outcome:
-        """Name who hangs, ask it where, and kill all."""
+    def _after_hang(self, *, unheard: bool = False) -> Outcome:
+        """Name who hangs, ask it where, and kill all.
+
+        Args:
+            unheard: jax itself found it, and has ended others: it sent no heartbeat.
+        """
         running = [child for child in self._children if child.code is None]
         stopped = [child for child in running if child.stopped()]
         culprits = stopped or _behind(running)
         for child in self._children:
             child.mute()
-        health = hung[0].says("health")
+        health = any(child.says("health") and self._hangs(child) for child in running)
         story = []
         for child in culprits:  # the worker has asked Python to print where it stands on this signal
             child.send(signal.SIGQUIT)
             what = "is stopped (SIGSTOP)" if child in stopped else "hangs"
+            limit = f"no heartbeat for {self._job.heartbeat_seconds} s" if unheard else self._limit(child)
             said = f"the last that it said was {child.beat.what!r}" if child.beat else "it never said a word"
-            story.append(f"{what}: {said}, {child.quiet_for():.0f} s ago ({self._limit(child)})")
+            story.append(f"{what}: {said}, {child.quiet_for():.0f} s ago ({limit})")
         self._wait(_DUMP)
         for child in self._children:
             child.kill()

@@ -30,6 +30,9 @@ _TROUBLE = re.compile(
     r"Traceback \(most recent|Stack \(most recent|Fatal Python error|[EFW]\d{4} \d\d:|terminate called|\*\*\* Check"
 )
 
+# What jax says from C++ in a process that it ends because of another one.
+_FOLLOWS = "the JAX distributed service detected fatal errors"
+
 # gloo's own announcement, of which each group of devices brings one a process, at times in two parts.
 _NOISE = re.compile(r".*is connected to \d+ peer ranks\. Expected number of connected|\[Gloo\] Rank $")
 
@@ -126,10 +129,13 @@ class Child:
 
     def ending(self) -> Ending | None:
         """How it ended, or is ending after an exception; None while it goes on."""
-        if self.beat is None or not self.says("failed"):
-            return None if self.code is None else Ending(self.number, self.code)
-        code = int(self.beat.what.split()[1]) if self.code is None else self.code
-        return Ending(self.number, code, self.beat.time)
+        code, failed_at = self.code, None
+        if self.beat is not None and self.says("failed"):
+            code, failed_at = int(self.beat.what.split()[1]) if self.code is None else self.code, self.beat.time
+        if code is None:
+            return None
+        follows = code == -signal.SIGABRT and any(_FOLLOWS in line for line, _ in list(self._lines))
+        return Ending(self.number, code, failed_at, follows)
 
     def quiet_for(self) -> float:
         """Seconds since its last beat."""

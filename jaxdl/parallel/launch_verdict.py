@@ -17,27 +17,31 @@ class Ending(NamedTuple):
     Attributes:
         process: its number.
         code: its exit code; negative: the signal that ended it.
-        failed_at: when it said that a Python exception ended it (`time.time()`), if it did.
+        failed_at: when it said itself that it fails (`time.time()`), if it did.
+        follows: whether jax ended it because of another process.
     """
 
     process: int
     code: int
     failed_at: float | None = None
+    follows: bool = False
 
 
 def root_cause(endings: Sequence[Ending]) -> Ending:
     """The one that ended first for a reason of its own, of those that were found ended together.
 
     A process that a signal took comes first: its peers see a closed connection and raise, or are aborted by jax from
-    C++ (SIGABRT, or SIGTERM by who clears up). Then exceptions in the order in which they were raised.
+    C++. Then those that raised, in the order in which they did.
     """
 
     def order(ending: Ending) -> tuple[int, float]:
-        if ending.code < 0 and -ending.code not in (signal.SIGABRT, signal.SIGTERM):
-            return (0, 0.0)
+        if ending.follows:
+            return (5, 0.0)
+        if ending.code < 0 and ending.code != -signal.SIGTERM:
+            return (1 if ending.code == -signal.SIGABRT else 0, 0.0)
         if ending.failed_at is not None:
-            return (1, ending.failed_at)
-        return (2 if ending.code not in (-signal.SIGABRT, -signal.SIGTERM) else 3, 0.0)
+            return (2, ending.failed_at)
+        return (4 if ending.code == -signal.SIGTERM else 3, 0.0)
 
     return min((ending for ending in endings if ending.code), key=order)
 

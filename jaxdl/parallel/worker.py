@@ -43,6 +43,7 @@ def main(words: Sequence[str]) -> None:
         if problems:
             for problem in problems:
                 print(problem, file=sys.stderr)
+            beat(f"failed {UNHEALTHY} by a device")
             _leave_at_once(UNHEALTHY)
     beat("script begins")
     run(words)

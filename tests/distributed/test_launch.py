@@ -233,12 +233,29 @@ open({str(tmp_path)!r} + "/other", "w").write(str(other.pid))
 
 
 def test_the_root_cause():
-    killed, aborted = Ending(2, -signal.SIGKILL), Ending(0, -signal.SIGABRT)
+    killed, aborted = Ending(2, -signal.SIGKILL), Ending(4, -signal.SIGABRT)
     raised, followed = Ending(3, 1, failed_at=10.0), Ending(1, 1, failed_at=10.5)
-    assert root_cause([aborted, followed, raised, killed]) is killed
-    assert root_cause([aborted, followed, raised]) is raised
-    assert root_cause([Ending(0, 0), Ending(1, 7), aborted]).process == 1
-    assert root_cause([Ending(0, 0), aborted]) is aborted
+    ended_by_jax = Ending(0, -signal.SIGABRT, follows=True)
+    assert root_cause([ended_by_jax, aborted, followed, raised, killed]) is killed
+    assert root_cause([ended_by_jax, aborted, followed, raised]) is aborted
+    assert root_cause([ended_by_jax, followed, raised]) is raised
+    assert root_cause([Ending(0, 0), ended_by_jax, Ending(1, 7)]).process == 1
+    assert root_cause([Ending(0, 0), ended_by_jax, Ending(1, -signal.SIGTERM)]).process == 1
+    assert root_cause([Ending(1, 0), ended_by_jax]) is ended_by_jax
+
+
+def test_a_process_that_jax_has_not_heard_of_is_named_and_not_the_one_that_jax_ended_for_it(tmp_path, capfd):
+    lines = """
+beat("step 3")
+if number:
+    os.kill(os.getpid(), signal.SIGSTOP)
+print("F1122 00:19 client.h:80] Terminating process because the JAX distributed service detected fatal errors", flush=True)
+os.kill(os.getpid(), signal.SIGABRT)
+"""
+    assert supervise(job(tmp_path, lines, restarts=0)) == 124
+    said = capfd.readouterr().err
+    assert re.search(r"process 1 is stopped \(SIGSTOP\): .* 'step 3', \d s ago \(no heartbeat for 30 s\)", said)
+    assert "SIGABRT" not in said
 
 
 def test_the_budget():
