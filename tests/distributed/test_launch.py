@@ -249,7 +249,7 @@ def test_a_process_that_jax_has_not_heard_of_is_named_and_not_the_one_that_jax_e
 beat("step 3")
 if number:
     os.kill(os.getpid(), signal.SIGSTOP)
-print("F1122 00:19 client.h:80] Terminating process because the JAX distributed service detected fatal errors", flush=True)
+print("F1122 00:19 client.h:80] Terminating: the JAX distributed service detected fatal errors", flush=True)
 os.kill(os.getpid(), signal.SIGABRT)
 """
     assert supervise(job(tmp_path, lines, restarts=0)) == 124
