@@ -24,7 +24,7 @@ from jaxdl.checkpoint.sentences import Explained, error_of, reason
 from jaxdl.parallel import processes
 
 NOTICE = ".jaxdl-process-"
-_SIZE = 4096  # of a notice at least, so that most are rewritten within one block
+_SIZE = 1 << 16  # bytes of a notice at least, so that what is told later finds room on a full disk
 SEEN_LATE = 10.0  # seconds that a file may take to be seen by others, as on a network file system
 _HURRIED = 30.0  # seconds that others are waited for while an error is on its way
 
@@ -54,7 +54,7 @@ class Peers:
         }
         problem: list[Any] = []
         if self.number == 0:
-            self._me["token"] = secrets.token_hex(8)
+            self.token = self._me["token"] = secrets.token_hex(4)
             try:
                 prepare()
                 self._create()
@@ -84,7 +84,7 @@ class Peers:
 
     def post(self, record: Mapping[str, Any]) -> None:
         """Rewrite this process's notice."""
-        text = json.dumps({**record, "token": self.token}).encode()
+        text = json.dumps(record).encode()
         with open(self._path(self.number), "r+b", buffering=0) as file:
             file.write((b"%08x" % zlib.crc32(text) + text).ljust(_SIZE))
             file.truncate(max(len(text) + 8, _SIZE))
@@ -103,6 +103,7 @@ class Peers:
         """
         pause, missing_since = 0.01, None
         while True:
+            ended = self._ended(number)  # asked before reading: it may tell, and end
             found, there = self._read(number)
             if found.get(record, {}).get("attempt") == attempt:
                 return found[record]
@@ -112,7 +113,7 @@ class Peers:
                 raise Explained(
                     None, f"{self._path(number)} is gone, with which {self.name(number)} tells that it has {doing}"
                 )
-            if self._ended(number):
+            if ended:
                 raise Explained(
                     None, f"{self.name(number)} (pid {self._others[number]['pid']}) ended before it had {doing}"
                 )
@@ -144,7 +145,7 @@ class Peers:
     def _ended(self, number: int) -> bool:
         """Whether a process is known to have ended; of those on other hosts, or in other containers, nothing is."""
         who = self._others[number]
-        return all(who[name] == self._me[name] for name in ("host", "space")) and not alive(who["pid"])
+        return who["space"] == self._me["space"] != "" and not alive(who["pid"])
 
     def _come(self, first: Mapping[str, Any]) -> list[Any]:
         """Make this process's notice where process 0 has made its own; what is in the way."""
@@ -161,12 +162,12 @@ class Peers:
         return []
 
     def _create(self) -> None:
-        self.token = self._me["token"]
         self._path(self.number).write_bytes(b"")
         self.post({"who": self._me})
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"{NOTICE}{number:05d}"
+        # With the token: a process that has outlived an earlier job must not write into this one's.
+        return self.folder / f"{NOTICE}{self.token}-{number:05d}"
 
     def _read(self, number: int) -> tuple[dict[str, Any], bool]:
         """The notice of a process of this job, {} while it is being rewritten; and whether the file is there."""
@@ -177,13 +178,12 @@ class Peers:
         text = raw[8:].rstrip()
         if raw[:8] != b"%08x" % zlib.crc32(text):
             return {}, True
-        found = json.loads(text)
-        return (found if found["token"] == self.token else {}), True
+        return json.loads(text), True
 
 
 def _pid_space() -> str:
-    """Within which a pid names a process: containers may share a host's name but not its pids."""
+    """Within which a pid names a process: this boot of this machine, and this container; "" where that is not told."""
     try:
-        return os.readlink("/proc/self/ns/pid")
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
