@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import platform
 import shutil
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -58,6 +60,21 @@ def enable() -> None:
     # The defaults skip programs as small as most of ours.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@contextlib.contextmanager
+def keeping(keep: bool) -> Iterator[None]:
+    """Within it, programs are compiled and not kept, unless `keep`: one that was never kept is never read back."""
+    if keep:
+        yield
+        return
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = jax.config.values[name]
+    jax.config.update(name, float("inf"))
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def info() -> CacheInfo:

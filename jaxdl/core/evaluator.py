@@ -147,7 +147,7 @@ class Evaluator:
             if last not in self._programs:
                 # the host reads the results, so each device gets all of them, however the parameters are split
                 program = jax.jit(partial(self._block, last=last), out_shardings=self._layout.replicated)
-                with self._tracing():
+                with self._tracing(), compile_cache.keeping(self._layout.keeps_programs):
                     self._programs[last] = program.lower(sums, state, self._data, block, live).compile()
             sums, rows = self._programs[last](sums, state, self._data, block, live)
             if self._layout.in_step:
@@ -225,7 +225,7 @@ class Predictor:
         for block, _ in self._blocks:
             if self._program is None:
                 program = jax.jit(self._block, out_shardings=self._layout.replicated)
-                with tracing(self._layout.tracing()):
+                with tracing(self._layout.tracing()), compile_cache.keeping(self._layout.keeps_programs):
                     self._program = program.lower(state, self._data, block).compile()
             outputs = self._program(state, self._data, block)
             if self._layout.in_step:

@@ -249,7 +249,7 @@ class Program:
         begun = time.process_time()
         rows = (self._rows(),) if self.plan.mode == "loop" else ()
         count = self.plan.steps_per_dispatch if self.plan.mode == "loop" else length
-        with tracing(self.layout.tracing()):
+        with tracing(self.layout.tracing()), compile_cache.keeping(self.layout.keeps_programs):
             compiled = self._jitted(count).lower(self.abstract_state, *rows, self._data, block).compile()
         self.compile_seconds = time.process_time() - begun
         return compiled
@@ -358,7 +358,7 @@ class Program:
 
     def _call(self, program: Any, *arguments: Any) -> tuple[State, Array]:
         """One call; its first one traces, while models see the mesh. Virtual devices take one call at a time."""
-        with tracing(self.layout.tracing()):
+        with tracing(self.layout.tracing()), compile_cache.keeping(self.layout.keeps_programs):
             state, rows = program(*arguments)
         return state, jax.block_until_ready(rows) if self.layout.in_step else rows
 

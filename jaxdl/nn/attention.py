@@ -77,7 +77,8 @@ def dot_product_attention(
         offset: the position of the first query among the keys, a number or a traced scalar.
         dropout: probability at which a weight is zeroed, where `dropout_key` is given.
         implementation: "cudnn" (fused, on NVIDIA GPUs, bfloat16 and float16 only), "xla", or "auto": cuDNN where the
-            backend is a GPU and it can do what is asked, else XLA, chosen while tracing.
+            backend is a GPU, it can do what is asked and no sequence is split between devices, else XLA, chosen while
+            tracing.
 
     Returns:
         [batch, t, heads, size] in the dtype of query.
@@ -91,15 +92,20 @@ def dot_product_attention(
     obstacle = _cudnn_obstacle(query, causal, window, offset, dropout_key)
     if implementation == "cudnn" and obstacle:
         raise ValueError(f"cuDNN's attention {obstacle}: use implementation='xla' (or 'auto', which chooses)")
-    if implementation == "cudnn" or (implementation == "auto" and not obstacle and jax.default_backend() == "gpu"):
-        return _cudnn(query, key, value, causal, window, padding, mask)
     now = current()
-    if now is not None and now.context > 1 and now.mesh is not None:
-        # What the ring cannot do, XLA does by gathering keys and values.
+    if now is not None and (now.context == 1 or now.mesh is None):
+        now = None  # no sequence is split
+    automatic = implementation == "auto" and not obstacle and jax.default_backend() == "gpu" and now is None
+    if implementation == "cudnn" or automatic:
+        return _cudnn(query, key, value, causal, window, padding, mask)
+    if now is not None and now.mesh is not None:
         plain = mask is None and dropout_key is None and isinstance(offset, int) and offset == 0
-        if plain and key.shape[1] == query.shape[1] and key.shape[1] % now.context == 0:
+        if query.shape[1] % now.context == 0:
             now.used.add("context")
+        if now.ring and plain and key.shape[1] == query.shape[1] and key.shape[1] % now.context == 0:
             return ring_attention(query, key, value, now.mesh, causal=causal, window=window, padding=padding)
+        # What the ring cannot do, or is not asked to: queries stay split, and meet all keys and values.
+        key, value = (constrain(x, "batch", "keys", "kv", None) for x in (key, value))
     seen = _together(mask, _visible(query.shape[1], key.shape[1], causal, window, offset), padding)
     return _xla(query, key, value, seen, dropout, dropout_key)
 

@@ -33,6 +33,7 @@ class Tracing:
         reduce_axes: mesh axes that split the batch by hand here (inside pmap): statistics of a batch are averaged over
             them. () where XLA does it, or where the batch is split on purpose (accumulation).
         offload: whether what layers keep for the backward pass waits in the host's memory.
+        ring: whether keys and values go round between the devices of a sequence; else they are gathered.
     """
 
     constrain: Callable[[jax.Array, Names], jax.Array]
@@ -45,6 +46,7 @@ class Tracing:
     used: set[str] = dataclasses.field(default_factory=set)
     reduce_axes: tuple[str, ...] = ()
     offload: bool = False
+    ring: bool = True
 
 
 _tracing: ContextVar[Tracing | None] = ContextVar("jaxdl_tracing", default=None)
@@ -57,7 +59,8 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
 
     Args:
         x: any array.
-        names: one per dimension: "batch", "length", "embed", "mlp", "heads", "vocab", "expert" or None ("XLA decides").
+        names: one per dimension: "batch", "length", "keys" (a length that is whole on each device), "embed", "mlp",
+            "heads", "vocab", "expert" or None ("XLA decides").
 
     Raises:
         ValueError: there are more or fewer names than dimensions.

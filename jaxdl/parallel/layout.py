@@ -254,7 +254,7 @@ class Layout:
             schedule = Schedule(stages, asked.repeats, asked.microbatches or stages)
         return Tracing(
             constrain, gathered, gradient, self.mesh, schedule, self.sizes["context"], asked.remat if asked else None,
-            self._used, tuple(reduce), offload,
+            self._used, tuple(reduce), offload, asked is None or asked.context_strategy == "ring",
         )  # fmt: skip
 
     def _here(self, spec: PartitionSpec) -> PartitionSpec | NamedSharding:
@@ -269,16 +269,8 @@ class Layout:
         """A sentence where something was asked for that no model has acted on; after tracing.
 
         Raises:
-            ValueError: `stage`, `context`, `expert`, `remat` or `offload` of activations did nothing; a ring beside
-                gathers on virtual devices.
+            ValueError: `stage`, `context`, `expert`, `remat` or `offload` of activations did nothing.
         """
-        beside = [name for name in ("fsdp", "tensor", "expert") if self.sizes[name] > 1]
-        if self.sizes["context"] > 1 and beside and self.in_step and not self.planned:
-            raise ValueError(
-                f"Parallel(context=...) beside {', '.join(beside)} cannot run on virtual CPU devices: XLA:CPU may "
-                "start the ring's sends and other collectives in another order on each device, and then aborts the "
-                "process. Take context with data, or real devices"
-            )
         asked = {name for name in ("stage", "context", "expert") if self.sizes[name] > 1}
         if self.parallel is not None and self.parallel.remat not in (None, "none"):
             asked.add("remat")
@@ -336,6 +328,17 @@ class Layout:
         gets one, and XLA then aborts the process.
         """
         return self.mesh.size > 1 and self.device.platform == "cpu"
+
+    @functools.cached_property
+    def keeps_programs(self) -> bool:
+        """Whether compiled programs may be kept in the compile cache.
+
+        XLA:CPU orders the collectives of a program that it compiles, and loses that order in one that it reads back:
+        a pipeline's or a ring's sends and the gathers beside them may then start in another order on each device, wait
+        for each other, and end the process after 40 seconds.
+        """
+        ring = self.parallel is not None and self.parallel.context_strategy == "ring" and self.sizes["context"] > 1
+        return not (self.in_step and (ring or self.sizes["stage"] > 1))
 
     def _require_table(self) -> None:
         if self.sizes["tensor"] > 1 and not self.table and not (self.parallel and self.parallel.rules):

@@ -23,6 +23,8 @@ NESTED = ("replica", "data", "stage", "fsdp", "expert", "context", "tensor")
 BATCH_AXES = ("replica", "data", "fsdp", "expert")
 
 COMPRESSIONS = ("bf16", "int8")
+
+CONTEXT_STRATEGIES = ("ring", "all_gather")
 OFFLOADS = ("activations", "optimizer", "activations+optimizer")
 
 PRESETS = {
@@ -56,6 +58,8 @@ class Parallel:
         group: devices of a group of `mics`. None: the devices of one process, or on one process the largest divisor of
             their number up to half of them.
         zero1: split the optimizer state over "data" and "replica", too.
+        context_strategy: how a query meets keys of other parts of a sequence: "ring" (keys and values go round, by
+            shard_map; no device holds all of them) or "all_gather" (they are gathered in each layer, by a constraint).
         repeats: chunks of layers that a pipeline stage holds, one after the other (the interleaved schedule).
         microbatches: parts of a batch in a pipeline; None: as many as stages.
         remat: what the backward pass computes again instead of keeping it, where the model stacks its layers by
@@ -84,6 +88,7 @@ class Parallel:
     tensor: int | None = None
     group: int | None = None
     zero1: bool = False
+    context_strategy: str = "ring"
     repeats: int = 1
     microbatches: int | None = None
     remat: str | None = None
@@ -99,6 +104,12 @@ class Parallel:
             raise ValueError(f"parallel={self.preset!r} is no preset{hint} (they are {', '.join(PRESETS)})")
         if self.compress is not None and self.compress not in COMPRESSIONS:
             raise ValueError(f"compress={self.compress!r}: choose None, {' or '.join(map(repr, COMPRESSIONS))}")
+        if self.context_strategy not in CONTEXT_STRATEGIES:
+            known = " or ".join(map(repr, CONTEXT_STRATEGIES))
+            raise ValueError(f"context_strategy={self.context_strategy!r}: choose {known}")
+        if self.context_strategy != "ring" and self.context in (None, 1):
+            raise ValueError("context_strategy= is for sequences that are split: "
+                             f"Parallel(context=..., context_strategy={self.context_strategy!r})")  # fmt: skip
         if self.offload is not None and self.offload not in OFFLOADS:
             near = difflib.get_close_matches(str(self.offload), OFFLOADS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""

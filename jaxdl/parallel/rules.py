@@ -19,6 +19,7 @@ Table = Sequence[tuple[str, tuple[str | None, ...]]]
 MESH_AXES: Mapping[str, tuple[str, ...]] = {
     "batch": BATCH_AXES,
     "length": ("context",),
+    "keys": (),
     "vocab": ("tensor",),
     "mlp": ("tensor",),
     "heads": ("tensor",),
@@ -90,7 +91,8 @@ class Rules:
     def activation(self, shape: tuple[int, ...], names: Sequence[str | None], manual: Sequence[str] = ()) -> Any:
         """The PartitionSpec of an activation whose dimensions have these logical names, or None where nothing is split.
 
-        Axes in `manual` are split by hand already. A dimension that does not divide stays open, as XLA likes.
+        Axes in `manual` are split by hand already. A dimension that does not divide stays open, as XLA likes. "keys"
+        are positions of a sequence that every query meets: whole on each device, even where nothing else is split.
 
         Raises:
             ValueError: a name that is no logical axis.
@@ -102,7 +104,7 @@ class Rules:
             axes = tuple(a for a in MESH_AXES.get(name or "", ()) if self.sizes[a] > 1 and a not in manual)
             fits = size % math.prod(self.sizes[axis] for axis in axes) == 0
             parts.append(_part(axes) if fits else None)
-        return PartitionSpec(*parts) if any(part is not None for part in parts) else None
+        return PartitionSpec(*parts) if "keys" in names or any(part is not None for part in parts) else None
 
     def _named(self, path: str, shape: tuple[int, ...]) -> tuple[tuple[Part, ...], tuple[str | None, ...]] | None:
         for pattern, parts in self.own:

@@ -54,6 +54,14 @@ def test_a_group_of_mics_is_the_devices_of_a_process() -> None:
         (lambda: Parallel(data=-1, fsdp=-1), r"only one axis can be the rest"),
         (lambda: Parallel("fsdp", group=4), r"group= is the size of a group of mics"),
         (lambda: Parallel("ddp", compress="fp8"), r"compress='fp8': choose None, 'bf16' or 'int8'"),
+        (
+            lambda: Parallel(context=2, context_strategy="ulysses"),
+            r"context_strategy='ulysses': choose 'ring' or 'all_g",
+        ),
+        (
+            lambda: Parallel("fsdp", context_strategy="all_gather"),
+            r"is for sequences that are split: Parallel\(context",
+        ),
         (lambda: Parallel("ddp", microbatches=4), r"microbatches= is for a pipeline"),
         (lambda: Parallel(rules=((".*", ("tensr",)),)), r"no axis is called 'tensr'; did you mean 'tensor'\?"),
         (lambda: sizes(Parallel(data=3)), r"multiply to 3, but there are 8 devices; data=8 would do"),

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 import jaxdl
 from jaxdl.core.plan import RunPlan
@@ -61,15 +62,20 @@ MIXES = {
     "stage x data, interleaved": Parallel(stage=2, data=4, repeats=2, microbatches=4),
     "stage x fsdp": Parallel(stage=2, fsdp=4, **SMALL),
     "data x context": Parallel(data=2, context=4),
+    "context x fsdp": Parallel(context=2, fsdp=4, context_strategy="all_gather", **SMALL),
+    "context x fsdp x tensor": Parallel(context=2, fsdp=2, tensor=2, context_strategy="all_gather", **SMALL),
+    "ring x fsdp": Parallel(context=2, fsdp=4, **SMALL),
     "remat": Parallel("fsdp", remat="full", **SMALL),
 }
 
 
-#: Sends of a pipeline beside gathers: should XLA:CPU start them in different orders on two devices, the process ends.
-APART = pytest.param("stage x fsdp", marks=pytest.mark.slow)
+#: Compiled anew each time, since programs with sends of a ring or a pipeline beside gathers are not kept.
+APART = ("stage x fsdp", "ring x fsdp", "context x fsdp x tensor")
 
 
-@pytest.mark.parametrize("name", [APART if name == "stage x fsdp" else name for name in MIXES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in APART else name for name in MIXES]
+)
 def test_a_gpt_trains_as_on_one_device(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     state, seen = trained(program(MIXES[name]))
     expected, expected_seen = alone()
@@ -150,9 +156,32 @@ def test_what_no_model_acts_on_is_refused() -> None:
             jaxdl.fit(task, train, epochs=1, batch_size=64, parallel=parallel, verbose=0)
 
 
-def test_a_ring_beside_gathers_is_refused_where_it_would_abort() -> None:
-    with pytest.raises(ValueError, match="cannot run on virtual CPU devices"):
-        program(Parallel(context=2, fsdp=4, **SMALL))
+def test_gathered_keys_are_those_of_one_device_and_nothing_is_sent_by_hand() -> None:
+    layout = Layout.of(Parallel(context=8, context_strategy="all_gather"))
+    numbers = np.random.default_rng(0)
+    q, k, v = (numbers.normal(size=(2, 32, heads, 8)).astype(np.float32) for heads in (4, 2, 2))
+    padding = jnp.asarray(np.arange(32)[None] < np.array([[32], [21]]))
+    mask = jnp.asarray(numbers.random((2, 1, 32, 32)) < 0.8)
+    split = layout.block(np.zeros((1, 8)), 8).update(spec=PartitionSpec(None, "context"))
+
+    def run(q: Any, k: Any, v: Any, options: Any) -> Any:
+        return jax.jit(
+            jax.value_and_grad(lambda *x: (dot_product_attention(*x, **options) ** 2).sum(), argnums=(0, 1, 2))
+        )(q, k, v)
+
+    everything = {"causal": True, "window": 5, "padding": padding, "mask": mask, "dropout": 0.3,
+                  "dropout_key": jax.random.key(0)}  # fmt: skip
+    expected, gradients = run(q, k, v, everything)
+    there = jax.device_put((q, k, v), split)
+    with tracing(layout.tracing()):
+        got, gathered_gradients = jax.block_until_ready(run(*there, everything))
+        text = jax.jit(lambda *x: dot_product_attention(*x, causal=True)).lower(*there).compile().as_text()
+    assert float(got) == pytest.approx(float(expected), rel=1e-5)
+    for one, other in zip(gradients, gathered_gradients, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+    found = collectives(text, layout.sizes)
+    assert {one.kind for one in found} == {"all-gather"} and {one.axes for one in found} == {("context",)}
+    assert sum(one.bytes for one in found) == k.nbytes + v.nbytes
 
 
 def test_a_pipeline_refuses_examples_that_depend_on_each_other() -> None:
