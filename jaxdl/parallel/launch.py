@@ -184,17 +184,18 @@ class _Start:
         cause = root_cause(self._endings())
         if cause.follows and any(child.code is None for child in self._children):
             return self._after_hang(unheard=True)
-        for child in self._children:
-            child.mute()
-        kind = kind_of(cause.code)
+        kind, words = kind_of(cause.code), cause.code != -signal.SIGKILL
         child = self._children[cause.process]
         if kind == "preempted":  # the others stop at the same step, and may still be saving
             self._wait(self._job.grace_seconds)
         else:
+            for other in self._children:
+                if other is not child or words:  # its last words are told below
+                    other.mute()
             self._wait(_SETTLE, only=child)  # after an exception it may have more to print
         self._end_others()
         child.finish()
-        lines = child.last_lines() if kind not in ("preempted", "done") else []
+        lines = child.last_lines(words=words) if kind != "preempted" else []
         return self._outcome(kind, cause.code, [_told(child, in_words(cause.code) + _at(child), lines)])
 
     def _endings(self) -> list[Ending]:

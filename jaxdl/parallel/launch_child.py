@@ -23,12 +23,12 @@ _SHOWN = 25  # of them shown when it failed
 
 _FULL = 10_000  # lines of each process that wait to be shown, at most
 
-# Lines are shown this many seconds late: when one process fails, the others print tracebacks of what it did to them
-# before the failure itself can be seen, and those need not be shown.
-_DELAY = 0.4
-_TROUBLE = re.compile(
-    r"Traceback \(most recent|Stack \(most recent|Fatal Python error|[EFW]\d{4} \d\d:|terminate called|\*\*\* Check"
-)
+# Lines are shown so many seconds late, and those that look like trouble later: when one process fails, the others print
+# what it did to them before the failure itself can be seen, and native code that gives up takes its time. Those lines
+# need not be shown.
+_DELAY, _DELAY_TROUBLE = 0.4, 3.0
+_TROUBLE = re.compile(r"Traceback \(most recent|Fatal Python error|[EFW]\d{4} \d\d:|terminate called|\*\*\* Check")
+_LAST_WORDS = re.compile(r"(Traceback|Stack) \(most recent|Fatal Python error|F\d{4} \d\d:|terminate called")
 
 # What jax says from C++ in a process that it ends because of another one.
 _FOLLOWS = "the JAX distributed service detected fatal errors"
@@ -101,7 +101,7 @@ class Child:
 
     def look(self) -> None:
         """Notice a new beat, and the end of the process; what it left in its group ends with it. Show its lines."""
-        self._show(time.monotonic() - _DELAY)
+        self._show(time.monotonic())
         beat = read_beat(self._progress)
         if beat is not None and beat != self.beat:
             now = time.monotonic()
@@ -175,12 +175,16 @@ class Child:
         if self._log is not None:
             self._log.close()
 
-    def last_lines(self) -> list[str]:
-        """The last traceback, or last words of native code, that it printed; without any, its last lines where they
-        are not on the screen already."""
+    def last_lines(self, *, words: bool = True) -> list[str]:
+        """The last traceback, or last words of native code, that it printed; without any, its last lines if they are
+        not on the screen already.
+
+        Args:
+            words: False where the process had no time for words, and an older traceback means nothing.
+        """
         lines = list(self._lines)
-        begins = [at for at, (line, _) in enumerate(lines) if _TROUBLE.match(line)]
-        if begins:
+        begins = [at for at, (line, _) in enumerate(lines) if _LAST_WORDS.match(line)]
+        if begins and words:
             error = lines[begins[-1]][1]
             found = [line for line, by_error in lines[begins[-1] :] if by_error == error]
             return found if len(found) <= 2 * _SHOWN else [*found[:_SHOWN], "...", *found[-_SHOWN:]]
@@ -206,9 +210,12 @@ class Child:
                 self._waiting.append((time.monotonic(), line, error))
         stream.close()
 
-    def _show(self, until: float) -> None:
-        while self._waiting and self._waiting[0][0] <= until:
-            _, line, error = self._waiting.popleft()
+    def _show(self, now: float) -> None:
+        while self._waiting:
+            since, line, error = self._waiting[0]
+            if now - since < (_DELAY_TROUBLE if _TROUBLE.match(line) else _DELAY):
+                return
+            self._waiting.popleft()
             self._screen.line(self.number, line, error=error)
 
 

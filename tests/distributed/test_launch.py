@@ -132,6 +132,30 @@ def test_a_hang_is_found_named_and_replaced(tmp_path, capfd, lines, sentence):
     assert "restart 1 of 3" in said
 
 
+def test_a_handled_traceback_is_no_last_word_of_a_process_that_was_killed(tmp_path, capfd):
+    """Nor is what others print because of the kill shown, though native code takes a while to come to its end."""
+    lines = (
+        f"ready = {str(tmp_path / 'ready')!r}"
+        + """
+beat("step 1")
+if number:
+    while not os.path.exists(ready): time.sleep(0.01)
+    print("Traceback (most recent call last):\\n  handled", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+print("before", flush=True)
+print("E1122 00:22:58.716668 coordination_service.cc:1549] because of the other", file=sys.stderr, flush=True)
+open(ready, "w").close()
+time.sleep(60)
+"""
+    )
+    assert supervise(job(tmp_path, lines, restarts=0)) == 137
+    out, err = capfd.readouterr()
+    assert out == "[0] before\n"
+    assert "its last lines" not in err
+    assert err.count("handled") == 1, "what it printed before is shown as what it was"
+    assert "because of the other" not in err
+
+
 def test_a_process_that_hangs_says_where_it_stands(tmp_path, capfd):
     """The supervisor asks with SIGQUIT, which the worker has told Python to answer with its stack."""
     lines = """
