@@ -36,12 +36,8 @@ def on_mesh(step: Step, layout: Layout) -> Step:
         return step
     if step.single is not None:  # vmap outside: the sums of all trials still are one reduce
         return trials(on_mesh(step.single, layout), step.trials)
-    if asked.compress is not None and layout.mesh.size != _count(layout):
-        axes = ", ".join(axis for axis, size in layout.sizes.items() if size > 1 and axis not in layout.hand_axes)
-        raise ValueError(
-            f"compress={asked.compress!r} sums whole gradients over data and replica axes, and this mesh splits them "
-            f'over {axes}, too: use "ddp", "zero1" or "pmap" with it'
-        )
+    if asked.compress is not None:
+        _require_sums(asked.compress, layout)
     if asked.by_pmap:
         _require_parts(step, 'parallel="pmap"')
         return with_residual(step, layout)
@@ -67,7 +63,7 @@ def _by_hand(step: Step, layout: Layout) -> Step:
             # Between microbatches nothing is exchanged; a whole batch has its statistics over all devices.
             with tracing(layout.tracing(manual=axes, reduce=() if step.parts > 1 else axes)):
                 measured = step.measure(state, numbered(batch, axes, layout))
-            measured = reduced(measured, state, axes, _count(layout), compress)
+            measured = reduced(measured, state, axes, _count(layout), compress, layout)
             alike.append(measured.alike)
             return tuple(measured)[:4]
 
@@ -94,7 +90,9 @@ def numbered(batch: Batch, axes: tuple[str, ...], layout: Layout) -> dict[str, A
     return dict(batch) | {"part": before + jax.lax.axis_index(axes).astype(jnp.int32)}
 
 
-def reduced(measured: Measure, state: State, axes: tuple[str, ...], count: int, compress: str | None) -> Measure:
+def reduced(
+    measured: Measure, state: State, axes: tuple[str, ...], count: int, compress: str | None, layout: Layout
+) -> Measure:
     """The measure of all devices from that of each: one reduce; inside shard_map or pmap."""
     total, residual = measured.total, {}
     if compress is not None:
@@ -107,7 +105,7 @@ def reduced(measured: Measure, state: State, axes: tuple[str, ...], count: int, 
             if leaf.size < LEAST:
                 summed.append(jax.lax.psum(leaf, axes))
             elif compress == "bf16":
-                summed.append(sum_bf16(leaf, axes, count))
+                summed.append(_sum_parts(leaf, layout.gradient_spec(path, leaf.shape, axes), axes, count))
             else:
                 leaf, residual[name] = sum_int8(leaf, state.extra["residual"][name][0], axes, count)
                 summed.append(leaf)
@@ -127,6 +125,17 @@ def reduced(measured: Measure, state: State, axes: tuple[str, ...], count: int, 
     if residual:
         rows = dict(rows or {}) | {"residual": {name: value[None] for name, value in residual.items()}}
     return Measure(total, weight, jax.tree.map(mean, measured.means), rows, measured.alike)
+
+
+def _sum_parts(x: Array, spec: PartitionSpec, axes: tuple[str, ...], count: int) -> Array:
+    """`sum_bf16`, each device for its part of an array that is split over other axes as `spec` says."""
+    own = {axis for part in spec if part is not None for axis in ((part,) if isinstance(part, str) else part)}
+    if not own:
+        return sum_bf16(x, axes, count)
+    return jax.shard_map(
+        lambda part: sum_bf16(part, axes, count), mesh=jax.sharding.get_abstract_mesh(), in_specs=spec, out_specs=spec,
+        axis_names=own, check_vma=False,
+    )(x)  # fmt: skip
 
 
 def with_residual(step: Step, layout: Layout) -> Step:
@@ -164,6 +173,17 @@ def map_rows(function: Any, state: State) -> State:
 
 def _count(layout: Layout) -> int:
     return math.prod(layout.sizes[axis] for axis in layout.hand_axes)
+
+
+def _require_sums(compress: str, layout: Layout) -> None:
+    others = [axis for axis, size in layout.sizes.items() if size > 1 and axis not in layout.hand_axes]
+    good = ("fsdp", "tensor") if compress == "bf16" else ()
+    if not layout.hand_axes or any(axis not in good for axis in others):
+        beside = ", beside fsdp and tensor if need be" if good else ""
+        raise ValueError(
+            f"compress={compress!r} sums gradients over data and replica axes{beside}, and this mesh splits them over "
+            f'{", ".join(others)}, too: use "ddp", "zero1" or "pmap" with it'
+        )
 
 
 def _require_parts(step: Step, asked: str) -> None:

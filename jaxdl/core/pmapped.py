@@ -65,7 +65,7 @@ def within_pmap(step: Step, layout: Layout) -> Step:
         mine = map_rows(local, state)
         with tracing(layout.tracing(manual=(PMAP_AXIS,), reduce=() if step.parts > 1 else (PMAP_AXIS,))):
             measured = step.measure(mine, numbered(batch, (PMAP_AXIS,), layout))
-        measured = reduced(measured, mine, (PMAP_AXIS,), count, compress)
+        measured = reduced(measured, mine, (PMAP_AXIS,), count, compress, layout)
         rows = jax.tree.map(lambda x: jax.lax.all_gather(x, PMAP_AXIS, tiled=True), measured.rows)
         return measured._replace(rows=rows)
 

@@ -235,8 +235,7 @@ class Layout:
 
         def gradient(tree: PyTree) -> PyTree:
             def place(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-                spec, _ = self.rules.optimizer("/".join(_names(path)), tuple(leaf.shape))
-                spec = PartitionSpec(*(_without(part, manual) for part in spec))
+                spec = self.gradient_spec(path, tuple(leaf.shape), manual)
                 if not any(spec):
                     return leaf
                 return jax.lax.with_sharding_constraint(leaf, self._here(spec))
@@ -260,6 +259,11 @@ class Layout:
     def _here(self, spec: PartitionSpec) -> PartitionSpec | NamedSharding:
         """A sharding where this is traced: inside a shard_map (a pipeline, the island) it is of the mesh there."""
         return NamedSharding(self.mesh, spec) if jax.sharding.get_abstract_mesh().empty else spec
+
+    def gradient_spec(self, path: Sequence[Any], shape: tuple[int, ...], manual: Sequence[str] = ()) -> PartitionSpec:
+        """Over which axes, beside those split by hand, the gradient of the parameter at this key path is split."""
+        spec, _ = self.rules.optimizer("/".join(_names(tuple(path))), shape)
+        return PartitionSpec(*(_without(part, manual) for part in spec))
 
     @functools.cached_property
     def _used(self) -> set[str]:

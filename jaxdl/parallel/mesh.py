@@ -67,7 +67,8 @@ class Parallel:
         offload: what waits in the host's pinned memory while it is not used: "optimizer" (the arrays of its state, but
             in the update), "activations" (what a model's `nn.Stack` keeps for the backward pass), or
             "activations+optimizer". None: nothing.
-        compress: what gradients cross data and replica axes as: None (float32), "bf16", or "int8" with error feedback.
+        compress: what gradients cross data and replica axes as: None (float32), "bf16", or, where nothing else is
+            split, "int8" with error feedback.
         rules: ((pattern, axes), ...): a pattern, as `re.fullmatch` takes it, on a parameter's path "dense/kernel", and
             one mesh axis (or a tuple of them, or None) for each of its dimensions. They are final and
             precede the model's own table.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 
 import jaxdl
+from jaxdl.core.island import on_mesh
 from jaxdl.core.plan import RunPlan
 from jaxdl.core.program import Program
 from jaxdl.core.step import Step
 from jaxdl.core.transform import accumulate
 from jaxdl.data import make_feed
-from jaxdl.parallel import Layout, Parallel
+from jaxdl.parallel import Layout, Parallel, tracing
 from jaxdl.parallel.hlo import collectives
 from tests.steps import convnet_task, largest_difference
 
@@ -197,6 +199,41 @@ def test_compressed_gradients_train_nearly_alike(compress: str, close: float, ax
     _, expected = alone(mlp)
     assert np.abs(seen[:, 0] - expected[:, 0]).max() < close
     assert np.abs(seen[:, 0] - expected[:, 0]).max() > 0  # it did round
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mics", *(pytest.param(one, marks=pytest.mark.slow) for one in ("mics+zero1", "replica x fsdp x tensor"))],
+)
+def test_parts_of_gradients_cross_the_copies_as_bf16(name: str) -> None:
+    plain, half = (dataclasses.replace(PRESETS[name], compress=c) for c in (None, "bf16"))
+    _, seen = trained(program(mlp(), half))
+    _, expected = alone(mlp)
+    assert 0 < np.abs(seen[:, 0] - expected[:, 0]).max() < 2e-3
+    whole, halved = (program(mlp(), one, plan=RunPlan("unrolled", 1)).compile().as_text() for one in (plain, half))
+    sizes = Layout.of(plain).sizes
+    # XLA:CPU widens what it sends to float32, so counts of numbers are compared: a device's part of each large gradient
+    across = [one for one in collectives(whole, sizes) if one.kind == "all-reduce" and one.axes == ("replica",)]
+    sums = [one for one in collectives(halved, sizes) if one.kind == "all-to-all"]
+    left = [one for one in collectives(halved, sizes) if one.kind == "all-reduce" and one.axes == ("replica",)]
+    assert sums and {one.axes for one in sums} == {("replica",)}
+    assert 2 * sum(one.sent for one in sums) == sum(one.sent for one in across) - sum(one.sent for one in left)
+
+
+@pytest.mark.parametrize("parallel", [Parallel("mics", compress="int8"), Parallel("fsdp", compress="bf16")])
+def test_what_cannot_be_compressed_says_where_it_can(parallel: Parallel) -> None:
+    with pytest.raises(ValueError, match=r"sums gradients over data and replica axes.*this mesh splits them over fsdp"):
+        program(mlp(), parallel)
+
+
+def test_a_gpu_sends_bfloat16_across_the_copies() -> None:
+    built = program(mlp(), dataclasses.replace(PRESETS["mics"], compress="bf16"), plan=RunPlan("unrolled", 1))
+    with tracing(built.layout.tracing()):
+        step = on_mesh(built.step, built.layout)
+        traced = jax.jit(step.measure).trace(built.abstract_state, dict(built.batch))
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    sent = [line for line in text.splitlines() if "stablehlo.all_to_all" in line]
+    assert len(sent) == 2 and all("bf16" in line for line in sent)  # two kernels have more than 1,024 numbers
 
 
 def test_int8_sends_a_quarter_and_what_it_rounds_away_comes_later() -> None:
