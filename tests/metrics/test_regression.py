@@ -1,4 +1,4 @@
-"""Errors, R2, correlations and deviances against scikit-learn, SciPy and torchmetrics, and where float32 gives up."""
+"""Errors and R2 against scikit-learn, how moments and sums hold far from zero, and every sentence."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 from sklearn import metrics as peer
 
 from jaxdl import metrics
 from jaxdl.metrics import sums
 from jaxdl.metrics.moments import Moments
-
-N = 64
 
 
 def _wide(x: np.ndarray | None) -> np.ndarray | None:
@@ -127,41 +122,6 @@ def test_single_errors_match_scikit_learn(kind: str) -> None:
     assert np.isnan(bad), "as many features as examples leave nothing to adjust"
 
 
-@pytest.mark.parametrize("near", [1.0, 1e-2, 1e-4])
-def test_deviances_match_scikit_learn_also_close_to_the_target(near: float) -> None:
-    draw = np.random.default_rng(5)
-    target = draw.gamma(2.0, 3.0, 400).astype(np.float32)
-    preds = (target * np.exp(near * draw.normal(size=400))).astype(np.float32)
-    weight = draw.random(400).astype(np.float32)
-    p, t, w = preds.astype(float), target.astype(float), weight.astype(float)
-    for power in (-0.5, 0, 1, 1.5, 1.9, 2, 2.5, 3):
-        share = (t - p) / p
-        want = peer.mean_tweedie_deviance(t, p, power=power, sample_weight=w)
-        if near < 1e-3 and power != 0:  # the closed form cancels in float64 too: its leading terms do not
-            want = np.average(p ** (2 - power) * (share**2 - power / 3 * share**3), weights=w)
-        got = metrics.tweedie_deviance(preds, target, power=power, weight=weight)
-        np.testing.assert_allclose(got, want, rtol=3e-6, err_msg=f"power {power}")
-    counts = draw.poisson(1.0, 400).astype(np.float32)
-    np.testing.assert_allclose(
-        metrics.poisson_deviance(preds, counts), peer.mean_poisson_deviance(counts.astype(float), p), rtol=1e-6
-    )
-    np.testing.assert_allclose(metrics.gamma_deviance(preds, target), metrics.tweedie_deviance(preds, target, power=2))
-    amounts = np.where(counts == 0, 0, target)
-    np.testing.assert_allclose(
-        metrics.tweedie_deviance(preds, amounts, power=1.5),
-        peer.mean_tweedie_deviance(amounts.astype(float), p, power=1.5),
-        rtol=1e-6,
-    )
-
-
-def test_deviances_outside_of_their_domain_are_nan() -> None:
-    for power, pred, target in ((1, 0.0, 1.0), (1, 1.0, -1.0), (2, 1.0, 0.0), (1.5, -1.0, 1.0), (3, 1.0, 0.0)):
-        assert np.isnan(metrics.tweedie_deviance([pred, 1.0], [target, 1.0], power=power)), (power, pred, target)
-        assert float(metrics.tweedie_deviance([pred, 1.0], [target, 1.0], power=power, weight=[0.0, 1.0])) == 0
-    assert float(metrics.tweedie_deviance([-1.0], [2.0], power=0)) == 9
-    assert float(metrics.poisson_deviance([1.0], [0.0])) == 2
-
-
 def test_logarithmic_and_symmetric_errors() -> None:
     preds, target, weight = _data("skewed")
     p, t = preds.astype(float), target.astype(float)
@@ -188,55 +148,6 @@ def test_logarithmic_and_symmetric_errors() -> None:
     mape = metrics.mean_absolute_percentage_error
     assert float(mape([1.0], [0.0])) == np.inf and np.isnan(mape([0.0], [0.0]))
     assert float(mape([1.0], [0.0], epsilon=0.5)) == 2
-
-
-_correlations = jax.jit(
-    lambda p, t, w, mask: [
-        f(p, t, weight=w, mask=mask) for f in (metrics.pearson, metrics.spearman, metrics.kendall, metrics.concordance)
-    ]
-)
-
-
-@given(
-    seed=st.integers(0, 2**31),
-    kept=st.integers(8, N),
-    levels=st.sampled_from([3, 10, 10_000]),
-    offset=st.sampled_from([0.0, 1e4]),
-    weights=st.sampled_from(["none", "integers"]),
-)
-def test_correlations_match_scipy(seed: int, kept: int, levels: int, offset: float, weights: str) -> None:
-    draw = np.random.default_rng(seed)
-    target = draw.integers(0, levels, N) / levels * 4
-    preds = (target + draw.integers(0, levels, N) / levels * 4) + offset
-    preds, target = preds.astype(np.float32), target.astype(np.float32)
-    preds[:2], target[:2] = [offset, offset + 1], [0, 1]
-    times = draw.integers(0, 4, N) if weights == "integers" else np.ones(N, int)
-    times[:2] = 1
-    got = _correlations(preds, target, times.astype(np.float32), np.arange(N) < kept)
-    p, t = (np.repeat(x[:kept], times[:kept]).astype(float) for x in (preds, target))
-    cov = np.cov(p, t, ddof=0)
-    want = [
-        stats.pearsonr(p, t)[0],
-        stats.spearmanr(p, t)[0],
-        stats.kendalltau(p, t)[0],
-        2 * cov[0, 1] / (cov[0, 0] + cov[1, 1] + (p.mean() - t.mean()) ** 2),
-    ]
-    np.testing.assert_allclose(got, want, rtol=1e-6, atol=3e-7)
-
-
-def test_kendall_in_long_and_with_fractional_weights() -> None:
-    draw = np.random.default_rng(2)
-    x = draw.normal(size=3000).astype(np.float32)
-    y = (x + draw.normal(size=3000)).astype(np.float32)
-    np.testing.assert_allclose(metrics.kendall(x, y), stats.kendalltau(x, y)[0], rtol=1e-6)
-    np.testing.assert_allclose(metrics.kendall(x, x), 1.0)
-    np.testing.assert_allclose(metrics.kendall(x, -x), -1.0)
-    x, y, w = x[:200].round(1), y[:200].round(1), draw.random(200).astype(np.float32).astype(float)
-    sign = np.sign(x[:, None] - x) * np.sign(y[:, None] - y)
-    pair = w[:, None] * w
-    below = ((x[:, None] != x) * pair).sum() * ((y[:, None] != y) * pair).sum()
-    got = metrics.kendall(x, y, weight=w.astype(np.float32))
-    np.testing.assert_allclose(got, (sign * pair).sum() / below**0.5, rtol=1e-6)
 
 
 @pytest.mark.smoke
@@ -380,25 +291,6 @@ def test_additions_of_three_tenths_near_the_limit() -> None:
     state = metric.update(state, preds=np.full(1000, 0.3, np.float32), target=np.zeros(1000, np.float32))
     assert sums.exact(state)[3, 0] == 5e7
     np.testing.assert_allclose(sums.exact(state)[1, 0], value * 5e7, rtol=1e-9)
-
-
-@pytest.mark.parametrize("power", [1.0, 1.001, 1.5, 1.999, 2.0, 3.0])
-def test_deviances_far_from_the_target_and_of_powers_near_one_and_two(power: float) -> None:
-    draw = np.random.default_rng(5)
-    target = draw.gamma(1.0, 1.0, 200).astype(np.float32)
-    for spread in (0.5, 8.0):  # predictions off by a factor of 1e-9 still have a deviance
-        preds = (target * np.exp(draw.normal(0, spread, 200))).astype(np.float32)
-        p, t, q = preds.astype(np.longdouble), target.astype(np.longdouble), np.longdouble(power)
-        if power == 1:
-            want = 2 * (t * np.log(t / p) - t + p)
-        elif power == 2:
-            want = 2 * (np.log(p / t) + t / p - 1)
-        else:
-            want = 2 * (t ** (2 - q) / ((1 - q) * (2 - q)) - t * p ** (1 - q) / (1 - q) + p ** (2 - q) / (2 - q))
-        np.testing.assert_allclose(metrics.tweedie_deviance(preds, target, power=power), want.mean(), rtol=3e-6)
-    assert np.isclose(metrics.poisson_deviance([1e-8], [1.0]), 2 * (8 * np.log(10) - 1))
-    with pytest.raises(ValueError, match="no distribution"):
-        metrics.TweedieDeviance(power=float("nan"))
 
 
 def test_variance_of_huge_weights() -> None:
