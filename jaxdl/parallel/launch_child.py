@@ -117,10 +117,13 @@ class Child:
 
     def mute(self) -> None:
         """Show none of its lines from where trouble begins: they follow from a failure that is told of elsewhere."""
-        while self._waiting and not _TROUBLE.match(self._waiting[0][1]):
+        troubled = set()
+        while self._waiting:
             _, line, error = self._waiting.popleft()
-            self._screen.line(self.number, line, error=error)
-        self._waiting.clear()
+            if _TROUBLE.match(line):
+                troubled.add(error)
+            if error not in troubled:
+                self._screen.line(self.number, line, error=error)
         self._muted = True
 
     def says(self, word: str) -> bool:
