@@ -53,8 +53,9 @@ def start(
         devices: virtual CPU devices of each.
         arguments: `sys.argv[1:]` of the script.
     """
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_collective_call_terminate_timeout_seconds=300"
     own = dict(os.environ) | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", **(environment or {}),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
