@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdl import tasks
+from jaxdl.models.catalog import MODELS
 
 Data = Callable[[np.random.Generator, int], dict[str, np.ndarray]]
 
@@ -155,7 +156,8 @@ class Row(NamedTuple):
         no_gradient: regular expressions of parameters ("block0/norm2/scale") whose gradient is 0 by design.
         couples: the evaluated outputs of an example depend on the others of its batch by design.
         inputs: batch -> what the model is called with.
-        slow: tested by `make test-slow` only. Each family keeps one row that is not.
+        slow: tested by `make test-slow` only. Each kind of network keeps rows that are not; what shapes alone can tell
+            is always tested, for one row of every class.
     """
 
     name: str
@@ -190,6 +192,7 @@ ROWS: tuple[Row, ...] = (
         images(67),
         rate=5e-3,
         steps=60,
+        slow=True,
     ),
     Row(
         "alexnet_paper",
@@ -206,7 +209,7 @@ ROWS: tuple[Row, ...] = (
         rate=5e-3,
         steps=110,
     ),
-    Row("googlenet", {"num_classes": 3, "width": 4, "depths": (1, 1, 1), "dropout": 0.0}, images(16)),
+    Row("googlenet", {"num_classes": 3, "width": 4, "depths": (1, 1, 1), "dropout": 0.0}, images(16), slow=True),
     Row(
         "googlenet_paper",
         {"num_classes": 3, "width": 8, "depths": (1, 1, 1), "dropout": 0.0},
@@ -272,6 +275,7 @@ ROWS: tuple[Row, ...] = (
         images(32),
         rate=1e-3,
         steps=60,
+        slow=True,
     ),
     Row(
         "mobilenet_v2",
@@ -470,4 +474,9 @@ ROWS: tuple[Row, ...] = (
     Row(
         "two_tower", {"queries": 40, "items": 40, "features": 16, "widths": (16,)}, pairs(), tasks.two_tower, rate=5e-2
     ),
+)
+
+#: Of each class of the registry one row, the quickest.
+CLASSES: tuple[Row, ...] = tuple(
+    {MODELS[row.name][:2]: row for row in sorted(ROWS, key=lambda row: not row.slow)}.values()
 )

@@ -22,9 +22,10 @@ from jaxdl.models import (
     write_weights,
 )
 from jaxdl.models.rules import CONV, CONV_TRANSPOSE, dense, flattened
+from jaxdl.nn import light_key
 from tests.models.drawn import drawn_input, drawn_state
 from tests.models.parity import read_cases
-from tests.models.rows import ROWS
+from tests.models.rows import CLASSES, ROWS
 
 X = (1, 24, 40, 3)
 VGG = {"depths": (1, 1, 2), "width": 8, "hidden": 24, "pool": (2, 3)}
@@ -342,12 +343,14 @@ WITHOUT_PEER = ("gru_language_model", "rnn_language_model", "ssd300_resnet50", "
 WITH_PEERS = [row for row in ROWS if getattr(type(create_model(row.name, **row.options)), "peers", {})]
 
 
-@pytest.mark.parametrize("row", WITH_PEERS, ids=lambda row: row.id)
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=row.id, marks=[] if row in CLASSES else [pytest.mark.slow]) for row in WITH_PEERS]
+)
 def test_every_leaf_of_every_family_has_a_place_of_its_own(row):
     """Each leaf is filled with a number of its own: what comes back from each peer's names is where it was."""
     model = create_model(row.name, **row.options)
     x = row.inputs(row.data(np.random.default_rng(0), 2))
-    keys = {"params": jax.random.key(0)}
+    keys = {"params": light_key(jax.random.key(0))}
     template = flax.linen.meta.unbox(jax.eval_shape(lambda: model.init(keys, x, train=False)))
     numbers = iter(range(10_000))
     drawn = jax.tree.map(lambda leaf: np.full(leaf.shape, next(numbers), np.float32), template)

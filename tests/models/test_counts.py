@@ -10,6 +10,7 @@ import pytest
 
 from jaxdl.models import create_model, model_info
 from jaxdl.models.registry import example_input
+from jaxdl.nn import light_key
 
 # (name, options, parameters); the input is the example of the catalog.
 COUNTS: tuple[tuple[str, dict[str, Any], int], ...] = (
@@ -124,7 +125,8 @@ _SLOW |= {"resnext101_64x4d", "wide_resnet101_2", "efficientnet_lite2", "efficie
 )
 def test_counts_are_those_of_the_peers(name, options, parameters):
     model = create_model(name, **options)
-    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), example_input(name))
+    keys = {"params": light_key(jax.random.key(0))}
+    variables = jax.eval_shape(lambda x: model.init(keys, x, train=False), example_input(name))
     leaves = jax.tree.leaves(variables["params"])
     assert sum(math.prod(leaf.shape) for leaf in leaves) == parameters
     assert {str(leaf.dtype) for leaf in leaves} == {"float32"}
