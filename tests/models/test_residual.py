@@ -61,7 +61,7 @@ def _difference(case: str, **options: Any) -> float:
     weights, logits = _peer(case)
     name, fixed = CASES[case]
     model = create_model(name, num_classes=10, **{**fixed, **options})
-    images = jnp.asarray(drawn_input((2, 65, 65, 3)))
+    images = jnp.asarray(drawn_input((2, 66, 66, 3)))
     variables = import_weights(model, weights, images).variables
     ours = jax.jit(functools.partial(model.apply, train=False))(variables, images)
     assert ours.shape == logits.shape
