@@ -35,6 +35,9 @@ while step < 6:
         if step == 4 - victim and number == victim and not (folder / f"killed-{victim}").exists():
             (folder / f"killed-{victim}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+if number == 1 and not (folder / "preempted").exists():
+    (folder / "preempted").touch()
+    os.kill(os.getpid(), signal.SIGTERM)  # ends a process that has joined, as any other
 if number == 0:
     print("total", total, "on", jax.device_count(), "devices")
 """
@@ -51,14 +54,15 @@ def launch(folder: Path, *words: str, code: str = "") -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_a_killed_worker_and_a_killed_coordinator_are_survived(tmp_path):
+def test_a_killed_worker_a_killed_coordinator_and_a_preemption_are_survived(tmp_path):
     (tmp_path / "script.py").write_text(ADDS)
     code, said = launch(tmp_path, "-n", "2", "--devices-per-process", "2", "script.py", str(tmp_path))
     assert code == 0, said
     assert f"[0] total {sum(range(6)) * 21} on 4 devices" in said
     killed = re.findall(r"process (\d) was ended by SIGKILL \(.*\) after step (\d)", said)
     assert killed[0] == ("1", "3") and killed[1][0] == "0", said
-    assert said.count("started (pids") == 3 and "done, after 2 restarts" in said
+    assert "process 1 was ended by SIGTERM" in said and "restart after preemption 1" in said
+    assert said.count("started (pids") == 4 and "done, after 3 restarts" in said
     assert "Traceback" not in said, "what the survivors print is not shown"
 
 
