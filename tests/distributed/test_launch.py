@@ -224,6 +224,16 @@ def test_a_request_to_stop_is_passed_on(tmp_path, lines, sent, code, sentence):
     assert gone(pids, 0.0)
 
 
+def test_a_request_to_stop_between_two_starts(tmp_path):
+    supervisor = start(tmp_path, job(tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)", 1, pause_seconds=60.0))
+    end = time.monotonic() + 60
+    while "in 60 s" not in (tmp_path / "out").read_text() and time.monotonic() < end:
+        time.sleep(0.02)
+    supervisor.send_signal(signal.SIGTERM)
+    assert supervisor.wait(30) == 143
+    assert (tmp_path / "out").read_text().count("started (pid") == 2
+
+
 def test_nobody_is_left_behind_when_the_supervisor_is_killed(tmp_path):
     """Not a stopped process, either, nor what the processes have started."""
     lines = f"""
