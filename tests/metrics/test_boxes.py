@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,16 +35,26 @@ def test_overlaps_follow_their_papers() -> None:
     boxes = np.concatenate([corner, corner + 0.1 + 2 * draw.random((2, 12, 2))], axis=-1).astype(np.float32)
     a, b = boxes[0], boxes[1]
     b[0] = a[0]  # equal boxes
-    for kind in ("iou", "giou", "diou", "ciou"):
+    sized = [metrics.convert_boxes(x, "xyxy", "cxcywh") for x in (a, b)]
+
+    @partial(jax.jit, static_argnums=0)
+    def found(kind: str) -> Any:
         function = getattr(metrics, f"box_{kind}")
+        return (
+            function(a, b),
+            function(a, b, elementwise=True),
+            function(*sized, box_format="cxcywh"),
+            metrics.mean_box_iou(a, b, kind=kind, weight=np.arange(12)),
+            jax.grad(lambda x: jnp.sum(_values(kind, x, jnp.asarray(b))))(jnp.asarray(a)),
+        )
+
+    for kind in ("iou", "giou", "diou", "ciou"):
         want = np.array([[overlaps(x, y)[kind] for y in b] for x in a])
-        np.testing.assert_allclose(function(a, b), want, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(function(a, b, elementwise=True), np.diag(want), rtol=1e-5, atol=1e-6)
-        sized = [metrics.convert_boxes(x, "xyxy", "cxcywh") for x in (a, b)]
-        np.testing.assert_allclose(function(*sized, box_format="cxcywh"), want, rtol=1e-5, atol=1e-5)
-        mean = metrics.mean_box_iou(a, b, kind=kind, weight=np.arange(12))
+        table, pairs, of_sizes, mean, slopes = found(kind)
+        np.testing.assert_allclose(table, want, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(pairs, np.diag(want), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(of_sizes, want, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(mean, np.average(np.diag(want), weights=np.arange(12)), rtol=1e-5)
-        slopes = jax.grad(lambda x, k=kind: jnp.sum(_values(k, x, jnp.asarray(b))))(jnp.asarray(a))
         assert bool(jnp.all(jnp.isfinite(slopes)))
     assert metrics.box_iou(np.stack([a, b]), np.stack([b, a])[:, :3]).shape == (2, 12, 3)
     assert np.isnan(metrics.box_iou(np.zeros((1, 4)), np.zeros((1, 4)))).all()
@@ -52,8 +65,8 @@ def test_alpha_of_ciou_carries_no_gradient() -> None:
     v = lambda x: 4 / np.pi**2 * (jnp.arctan(jnp.float32(0.5)) - jnp.arctan2(x[0, 2] - x[0, 0], x[0, 3] - x[0, 1])) ** 2  # noqa: E731
     iou = 1 / 3
     alpha = float(v(a)) / (1 - iou + float(v(a)))
-    total = jax.grad(lambda x: metrics.box_ciou(x, b, elementwise=True)[0])(a)
-    apart = jax.grad(lambda x: metrics.box_diou(x, b, elementwise=True)[0] - alpha * v(x))(a)
+    total = jax.jit(jax.grad(lambda x: metrics.box_ciou(x, b, elementwise=True)[0]))(a)
+    apart = jax.jit(jax.grad(lambda x: metrics.box_diou(x, b, elementwise=True)[0] - alpha * v(x)))(a)
     np.testing.assert_allclose(total, apart, rtol=1e-5, atol=1e-6)
 
 
@@ -69,5 +82,5 @@ def test_notations_of_boxes_turn_into_each_other() -> None:
 
 def test_ciou_of_a_point_has_a_gradient() -> None:
     point, true = jnp.array([[0.5, 0.5, 0.5, 0.5]]), jnp.array([[0.0, 0.0, 1.0, 1.0]])
-    slope = jax.grad(lambda box: jnp.sum(metrics.box_ciou(box, true)))(point)
+    slope = jax.jit(jax.grad(lambda box: jnp.sum(metrics.box_ciou(box, true))))(point)
     assert bool(jnp.all(jnp.isfinite(slope)))
