@@ -28,6 +28,7 @@ _HOME = {
     "accumulate": "core.transform",
     "guard": "core.transform",
     "average": "core.transform",
+    "trials": "core.trials",
     "step_key": "core.keys",
     # train, evaluate, predict, resume
     "fit": "fitting",
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
     from jaxdl.core.transform import accumulate as accumulate
     from jaxdl.core.transform import average as average
     from jaxdl.core.transform import guard as guard
+    from jaxdl.core.trials import trials as trials
     from jaxdl.debug import check_gradients as check_gradients
     from jaxdl.fitting import fit as fit
     from jaxdl.models import create_model as create_model
