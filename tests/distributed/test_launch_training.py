@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import jaxdl
 from jaxdl.checkpoint import Store
 from jaxdl.parallel.launch import Job, supervise
 
@@ -75,10 +77,24 @@ def losses(folder: Path) -> list[tuple[float, float]]:
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[float, float]]:
-    folder = tmp_path_factory.mktemp("straight") / "job"
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "job"
     assert launch(folder, "none", 0, "never", 3) == 0
-    return losses(folder)
+    return folder
+
+
+@pytest.fixture
+def straight(undisturbed: Path) -> list[tuple[float, float]]:
+    return losses(undisturbed)
+
+
+def test_one_process_loads_what_two_have_trained(undisturbed: Path) -> None:
+    _, test = jaxdl.data.load("digits")
+    task = jaxdl.tasks.classification(jaxdl.create_model("mlp", num_classes=10, widths=(64, 32)))
+    run = jaxdl.load_run(undisturbed / "run", task, test, which="last")
+    seen = run.evaluate(test.select(np.arange(90)))["loss"]
+    assert seen == pytest.approx(losses(undisturbed)[-1][1], rel=1e-5)
+    assert run.stopped == "finished" and (undisturbed / "run" / "report.html").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
