@@ -153,10 +153,11 @@ def _number(env: Mapping[str, str], name: str) -> int:
 
 
 class Beat(NamedTuple):
-    """What a process said last, and when (`time.time()`)."""
+    """What a process said last, when (`time.time()`), and the N of the last "step N" that it said (-1: none)."""
 
     time: float
     what: str
+    step: int = -1
 
 
 class _Last:
@@ -164,6 +165,7 @@ class _Last:
 
     path: str | None = None
     memory: mmap.mmap | None = None
+    step: str = "-1"
 
 
 def beat(what: str) -> None:
@@ -180,9 +182,12 @@ def beat(what: str) -> None:
         with open(path, "w+b") as file:
             file.write(b" " * _SIZE)
             file.flush()
-            _Last.memory, _Last.path = mmap.mmap(file.fileno(), _SIZE), path
+            _Last.memory, _Last.path, _Last.step = mmap.mmap(file.fileno(), _SIZE), path, "-1"
     assert _Last.memory is not None
-    text = f"{time.time():.3f} {what}".encode()[: _SIZE - 10].replace(b"\n", b" ").ljust(_SIZE - 10)
+    word, _, rest = what.partition(" ")
+    if word == "step" and rest.isdigit():
+        _Last.step = rest
+    text = f"{time.time():.3f} {_Last.step} {what}".encode()[: _SIZE - 10].replace(b"\n", b" ").ljust(_SIZE - 10)
     _Last.memory[:] = b"%08x %s\n" % (zlib.crc32(text), text)
 
 
@@ -195,5 +200,5 @@ def read_beat(path: str | os.PathLike[str]) -> Beat | None:
         return None
     if len(line) < _SIZE or b"%08x" % zlib.crc32(line[9:-1]) != line[:8]:
         return None
-    moment, _, what = line[9:].decode(errors="replace").partition(" ")
-    return Beat(float(moment), what.strip())
+    moment, step, what = line[9:].decode(errors="replace").split(" ", 2)
+    return Beat(float(moment), what.strip(), int(step))

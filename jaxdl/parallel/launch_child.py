@@ -108,9 +108,7 @@ class Child:
             if self.step >= 0:
                 self.longest = max(self.longest, now - self.heard)
             self.beat, self.heard = beat, now
-            word, _, rest = beat.what.partition(" ")
-            if word == "step" and rest.split(" ")[0].isdigit():
-                self.step = max(self.step, int(rest.split(" ")[0]))
+            self.step = max(self.step, beat.step)
         if self.code is None and self._has_ended():
             self.kill()  # while the ended process still holds the number of the group
             self.code = self._process.wait()

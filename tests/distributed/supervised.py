@@ -21,8 +21,11 @@ import mmap, os, signal, subprocess, sys, time, zlib
 number = int(os.environ["JAXDL_PROCESS"])
 path = os.environ["JAXDL_PROGRESS"]
 start = int(os.path.basename(path).split("-")[0])
+step = "-1"
 def beat(what):
-    text = f"{time.time():.3f} {what}".encode().ljust(502)
+    global step
+    step = what[5:] if what.startswith("step ") else step
+    text = f"{time.time():.3f} {step} {what}".encode().ljust(502)
     with open(path, "wb") as file:
         file.write(b"%08x %s\\n" % (zlib.crc32(text), text))
 exec(compile(open(sys.argv[-1]).read(), "script.py", "exec"))

@@ -60,7 +60,12 @@ if start < 2:
     ("lines", "code", "starts", "sentence"),
     [
         ("raise ValueError('boom')", 1, 1, "no step was done yet"),
-        ("beat('step 1'); raise ValueError('boom')", 1, 3, "given up: 2 restarts brought it no step further"),
+        (
+            "beat('step 1'); beat('saving'); raise ValueError('boom')",
+            1,
+            3,
+            "given up: 2 restarts brought it no step further",
+        ),
         ("beat('step 1'); sys.exit(2)", 2, 1, "not be understood the next time"),
         ("beat('step 1'); sys.exit(69)", 69, 1, "take the device, or the machine, out of the job"),
         ("beat('step 1'); sys.exit(7)", 7, 3, "process 0 ended with exit code 7 after step 1"),
@@ -142,6 +147,7 @@ if number:
     while not os.path.exists(ready): time.sleep(0.01)
     print("Traceback (most recent call last):\\n  handled", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+signal.signal(signal.SIGTERM, lambda *_: (print("later", flush=True), sys.exit(0)))
 print("before", flush=True)
 print("E1122 00:22:58.716668 coordination_service.cc:1549] because of the other", file=sys.stderr, flush=True)
 open(ready, "w").close()

@@ -120,8 +120,10 @@ def test_beats(tmp_path, monkeypatch):
     beat("step 22\nand more" + "x" * 1000)
     second = read_beat(path)
     assert second is not None and second.time >= first.time and second.what.startswith("step 22 and morex")
+    assert second.step == 1, "only a number alone is one"
+    beat("step 33")
     beat("saving")
-    assert read_beat(path).what == "saving"
+    assert read_beat(path)[1:] == ("saving", 33), "the step is kept, where the next word comes at once"
     half = bytearray(path.read_bytes())
     half[30] ^= 1
     path.write_bytes(half)
@@ -130,7 +132,7 @@ def test_beats(tmp_path, monkeypatch):
     assert read_beat(path) is None
     monkeypatch.setenv("JAXDL_PROGRESS", str(tmp_path / "another"))
     beat("compiling")
-    assert read_beat(tmp_path / "another").what == "compiling"
+    assert read_beat(tmp_path / "another")[1:] == ("compiling", -1)
 
 
 def test_gpus_are_shared_out_evenly():
