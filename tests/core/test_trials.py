@@ -116,14 +116,22 @@ def test_a_trial_that_blows_up_harms_no_other() -> None:
     assert close(one(state, 0).params, expected.params)
 
 
-def test_a_batch_of_padding_changes_no_trial() -> None:
+def test_a_trial_for_which_nothing_weighs_stays_as_it_is() -> None:
+    plain = wrapped()
+
+    def measure(state: State, batch: Any) -> Any:
+        measured = plain.measure(state, batch)
+        return measured._replace(weight=measured.weight * (state.hyper["learning_rate"] > 0.05))
+
+    step = trials(plain._replace(measure=measure), 2)
     train, _ = digits()
-    step = trials(wrapped(), 2)
-    batch = {"x": jnp.asarray(train["x"][:12]), "y": jnp.asarray(train["y"][:12]), "weight": jnp.zeros(12)}
-    state = step.init(jnp.uint32(0), batch, {"learning_rate": jnp.float32(0.1), "momentum": jnp.full(2, 0.9)})
+    batch = {"x": jnp.asarray(train["x"][:12]), "y": jnp.asarray(train["y"][:12]), "weight": jnp.ones(12)}
+    hyper = {"learning_rate": jnp.array([0.01, 0.1], jnp.float32), "momentum": jnp.float32(0.9)}
+    state = step.init(jnp.uint32(0), batch, hyper)
     new, report = jax.jit(lambda s, b: update(step, s, b))(state, batch)
-    assert int(new.step) == 1 and same_bits(new.replace(step=state.step), state)
-    assert report.scalars["weight"].tolist() == [0, 0]
+    assert int(new.step) == 1 and report.scalars["weight"].tolist() == [0, 12]
+    assert same_bits(one(new, 0).replace(step=state.step), one(state, 0))
+    assert largest_difference(one(new, 1).params, one(state, 1).params) > 1e-4
 
 
 def test_evaluation_and_prediction_are_those_of_each_trial() -> None:
