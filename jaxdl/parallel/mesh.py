@@ -29,7 +29,7 @@ OFFLOADS = ("activations", "optimizer", "activations+optimizer")
 
 PRESETS = {
     "ddp": "the batch is split, everything else is whole on each device",
-    "pmap": "ddp by jax.pmap, for those who need it: the same numbers at about twice the dispatch",
+    "pmap": "ddp by jax.pmap, for those who need it: the same numbers",
     "zero1": "ddp whose optimizer state is split (ZeRO-1)",
     "fsdp": "batch, parameters, gradients and optimizer state are split (ZeRO-3)",
     "mics": "fsdp inside groups of devices, ddp between them",
