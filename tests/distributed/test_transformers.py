@@ -175,7 +175,9 @@ def test_gathered_keys_are_those_of_one_device_and_nothing_is_sent_by_hand() -> 
     there = jax.device_put((q, k, v), split)
     with tracing(layout.tracing()):
         got, gathered_gradients = jax.block_until_ready(run(*there, everything))
-        text = jax.jit(lambda *x: dot_product_attention(*x, causal=True)).lower(*there).compile().as_text()
+        lowered = jax.jit(lambda *x: dot_product_attention(*x, causal=True)).lower(*there)
+    text = lowered.compile().as_text()
+    assert lowered.as_text().count("<@mesh, [{}, {}, {}, {}]>") == 2  # keys and values, said to be whole
     assert float(got) == pytest.approx(float(expected), rel=1e-5)
     for one, other in zip(gradients, gathered_gradients, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
