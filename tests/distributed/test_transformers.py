@@ -40,9 +40,9 @@ def program(parallel: Parallel | None = None, steps: int = STEPS, **options: Any
     return Program(step, feed, layout=layout, plan=RunPlan("unrolled", 1))
 
 
-def trained(built: Program) -> tuple[Any, np.ndarray]:
+def trained(built: Program, steps: int = STEPS) -> tuple[Any, np.ndarray]:
     state, seen = built.init(), []
-    for step in range(STEPS):
+    for step in range(steps):
         state, packed = built.run(state, built.block(step, 1), 1, step)
         scalars = built.reports(jaxdl.core.packing.read(packed)).scalars
         seen.append([scalars["loss"][0], scalars["gradient_norm"][0]])
@@ -82,6 +82,15 @@ def test_a_gpt_trains_as_on_one_device(name: str, capfd: pytest.CaptureFixture[s
     np.testing.assert_allclose(seen, expected_seen, rtol=1e-5)
     assert largest_difference(state.params, expected.params) < 1e-5
     assert "Involuntary full rematerialization" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["context x fsdp", "context x fsdp x tensor", "ring x fsdp"])
+def test_twenty_steps_of_a_split_sequence_are_those_of_one_device(name: str) -> None:
+    state, seen = trained(program(MIXES[name]), 20)
+    expected, expected_seen = trained(program(), 20)
+    np.testing.assert_allclose(seen, expected_seen, rtol=1e-5)
+    assert largest_difference(state.params, expected.params) < 1e-5
 
 
 def test_tensor_parallelism_splits_heads_and_mlp_and_sends_activations_only() -> None:
