@@ -18,7 +18,7 @@ from jaxdl.parallel import Parallel
 from tests.distributed import test_presets as presets
 from tests.distributed import test_transformers as transformers
 
-task, names = sys.argv[1], sys.argv[2].split(",")
+task, names = sys.argv[1], sys.argv[2].split(";")
 for name in names:
     for parts in (1,) if task == "gpt" else (1, 2):
         print("mesh:", task, name, "in", parts, file=sys.stderr, flush=True)
@@ -35,7 +35,7 @@ def warned(task: str, names: list[str]) -> list[str]:
     """What XLA said of whole copies, each line with its mesh before it."""
     environment = dict(os.environ) | {"JAX_ENABLE_COMPILATION_CACHE": "false", "TF_CPP_MIN_LOG_LEVEL": "0"}
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT, task, ",".join(names)], env=environment, capture_output=True, text=True,
+        [sys.executable, "-c", SCRIPT, task, ";".join(names)], env=environment, capture_output=True, text=True,
         timeout=1500, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-4000:]
