@@ -21,6 +21,9 @@ import jax
 #: What `jaxdl launch` sets in the environment of each process; who starts processes by hand may set the first three.
 COORDINATOR, PROCESSES, PROCESS, PROGRESS = "JAXDL_COORDINATOR", "JAXDL_PROCESSES", "JAXDL_PROCESS", "JAXDL_PROGRESS"
 
+#: Set by `join` to the pid of the process that has joined, so that processes which it starts itself do not join, too.
+JOINED = "JAXDL_JOINED"
+
 _SIZE = 512  # bytes of a progress file: a checksum, so that a half-written text is never read, the time, and the text
 
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
@@ -83,7 +86,8 @@ def join(*, heartbeat_seconds: int = 30, initialization_seconds: int = 300) -> b
     Call it before anything touches a device. It knows processes that `jaxdl launch` started (which have joined before
     the script begins), tasks of Slurm, ranks of Open MPI, and pods of an indexed Kubernetes job or JobSet; others are
     told by JAXDL_COORDINATOR=host:port, JAXDL_PROCESSES and JAXDL_PROCESS in the environment. A process that is alone
-    joins nothing, and a second call does nothing. Afterwards SIGTERM ends the process as it did before: jax would
+    joins nothing, and a second call does nothing; nor does a process that a joined one has started, such as a worker
+    of a grain feed, which runs the first lines of the script again. Afterwards SIGTERM ends the process as it did before: jax would
     only take note of it.
 
     Args:
@@ -97,7 +101,7 @@ def join(*, heartbeat_seconds: int = 30, initialization_seconds: int = 300) -> b
     if jax.distributed.is_initialized():
         return jax.process_count() > 1
     found = surroundings()
-    if found is None:
+    if found is None or os.environ.get(JOINED, str(os.getpid())) != str(os.getpid()):
         return False
     if jax.config.values["jax_cpu_collectives_implementation"] in (None, "none"):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -129,6 +133,7 @@ def join(*, heartbeat_seconds: int = 30, initialization_seconds: int = 300) -> b
         ) from None
     if on_term is not None:
         signal.signal(signal.SIGTERM, on_term)
+    os.environ[JOINED] = str(os.getpid())
     return jax.process_count() > 1 if found.processes is None else True
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxdl.parallel.join import COORDINATOR, PROCESS, PROCESSES, PROGRESS
+from jaxdl.parallel.join import COORDINATOR, JOINED, PROCESS, PROCESSES, PROGRESS
 from jaxdl.parallel.launch_child import Child, Screen
 from jaxdl.parallel.launch_devices import shares
 from jaxdl.parallel.launch_guard import Asked, Warden, held_port, listening, progress_folder, warden
@@ -157,6 +157,7 @@ class _Start:
         options = [f"--heartbeat-seconds={job.heartbeat_seconds}"] + ([] if job.health else ["--no-health"])
         log = None if job.logs is None else job.logs / f"start-{self._number + 1}-process-{number}.log"
         environment = dict(self._environments[number]) | own
+        environment.pop(JOINED, None)  # of a process that has started this job
         return Child(number, [*job.worker, *options, *job.command], environment, progress, self._screen, log)
 
     def _watch(self) -> Outcome:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jaxdl.cli import main
-from jaxdl.parallel.join import Beat, Surroundings, beat, join, read_beat, surroundings
+from jaxdl.parallel.join import JOINED, Beat, Surroundings, beat, join, read_beat, surroundings
 from jaxdl.parallel.launch_devices import found_gpus, shares
 from jaxdl.parallel.worker import run
 
@@ -97,6 +97,25 @@ def test_joining_alone_and_joining_late(monkeypatch):
         RuntimeError, match=r"one of 3 \(jaxdl launch\), but has used a device.*call jaxdl.join\(\) first"
     ):
         join()
+
+
+def test_a_process_that_a_joined_one_has_started_joins_nothing(monkeypatch):
+    """A worker of a grain feed runs the script's first lines again, in the environment of the process it works for."""
+    import jax
+
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *words, **options: joined.append(words[2]))
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+    monkeypatch.setenv(JOINED, "")
+    monkeypatch.delenv(JOINED)
+    for name, value in OURS.items():
+        monkeypatch.setenv(name, value)
+    assert join() is True
+    assert len(joined) == 1
+    assert os.environ[JOINED] == str(os.getpid())
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert join() is False
+    assert len(joined) == 1
 
 
 def test_packages_that_jax_needs_are_named(monkeypatch):
