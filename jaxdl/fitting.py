@@ -321,6 +321,7 @@ def _train(
                     program, state, stop=training.stop, on_reports=training.on_reports,
                     wants_boundary=training.wants_boundary, at_boundary=training.at_boundary,
                 )  # fmt: skip
+            training.interruption.share()  # told while the last boundary was passed
         run.state = training.final_state(state)
         training.finish_saving()
         stopped = training.interruption.signal is not None

@@ -12,18 +12,24 @@ from jaxdl.parallel import processes
 
 
 class Interruption:
-    """Ctrl-C and SIGTERM, remembered until the loop asks. A second Ctrl-C is Python's own."""
+    """Ctrl-C and SIGTERM, remembered until the loop asks. A second Ctrl-C is Python's own.
+
+    Attributes:
+        told: the signal that this process was sent, whenever that was.
+        signal: the one that counts, the same in all processes: it changes in `share` only.
+    """
 
     def __init__(self) -> None:
+        self.told: int | None = None
         self.signal: int | None = None
 
     def _remember(self, number: int, frame: Any) -> None:
-        self.signal = number
+        self.told = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def share(self) -> None:
         """What one of several processes was told holds for all; SIGTERM, which ends the program, before Ctrl-C."""
-        terminated, interrupted = processes.any_of(self.signal == signal.SIGTERM, self.signal == signal.SIGINT)
+        terminated, interrupted = processes.any_of(self.told == signal.SIGTERM, self.told == signal.SIGINT)
         if terminated or interrupted:
             self.signal = signal.SIGTERM if terminated else signal.SIGINT
 

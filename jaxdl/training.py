@@ -122,7 +122,7 @@ class Training:
 
     def wants_boundary(self, step: int) -> bool:
         """Whether to pause before the epoch ends: Ctrl-C, a time limit, a broken loss, or a save that is due."""
-        asked = self._votes.cast(asked=bool(self._late() or self.interruption.signal))["asked"]
+        asked = self._votes.cast(asked=bool(self._late() or self.interruption.told))["asked"]
         return bool(asked or self._not_finite or self._saving.due_within(step))
 
     def at_boundary(self, step: int, state: State) -> tuple[State, bool]:
@@ -143,6 +143,7 @@ class Training:
             if whole:  # a part of an epoch decides nothing: a resume goes on within it, as if it had not ended
                 halt = self._decide(record)
                 state = self.run.apply_changes(state)
+        self.interruption.share()  # told in evaluation or by a callback
         if step == self.stop:
             self.run.stopped = "finished"
         elif self.interruption.signal:
