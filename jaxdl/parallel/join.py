@@ -24,6 +24,9 @@ COORDINATOR, PROCESSES, PROCESS, PROGRESS = "JAXDL_COORDINATOR", "JAXDL_PROCESSE
 #: Set by `join` to the pid of the process that has joined, so that processes which it starts itself do not join, too.
 JOINED = "JAXDL_JOINED"
 
+#: What `jaxdl.parallel.worker` says when the script has come to its end.
+SCRIPT_ENDED = "finished the script"
+
 _SIZE = 512  # bytes of a progress file: a checksum, so that a half-written text is never read, the time, and the text
 
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
@@ -87,8 +90,8 @@ def join(*, heartbeat_seconds: int = 30, initialization_seconds: int = 300) -> b
     the script begins), tasks of Slurm, ranks of Open MPI, and pods of an indexed Kubernetes job or JobSet; others are
     told by JAXDL_COORDINATOR=host:port, JAXDL_PROCESSES and JAXDL_PROCESS in the environment. A process that is alone
     joins nothing, and a second call does nothing; nor does a process that a joined one has started, such as a worker
-    of a grain feed, which runs the first lines of the script again. Afterwards SIGTERM ends the process as it did before: jax would
-    only take note of it.
+    of a grain feed, which runs the first lines of the script again. Afterwards SIGTERM ends the process as it did
+    before: jax would only take note of it.
 
     Args:
         heartbeat_seconds: a process that has not been heard of for so long counts as dead, and jax ends the others.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxdl.parallel.join import COORDINATOR, JOINED, PROCESS, PROCESSES, PROGRESS
+from jaxdl.parallel.join import COORDINATOR, JOINED, PROCESS, PROCESSES, PROGRESS, SCRIPT_ENDED
 from jaxdl.parallel.launch_child import Child, Screen
 from jaxdl.parallel.launch_devices import shares
 from jaxdl.parallel.launch_guard import Asked, Warden, held_port, listening, progress_folder, warden
@@ -243,7 +243,8 @@ class _Start:
         """
         running = [child for child in self._children if child.code is None]
         stopped = [child for child in running if child.stopped()]
-        culprits = stopped or _behind(running)
+        ended = [child for child in running if child.beat is not None and child.beat.what == SCRIPT_ENDED]
+        culprits = stopped or _behind([child for child in running if child not in ended] or running)
         for child in self._children:
             child.mute()
         health = any(child.says("health") and self._hangs(child) for child in running)
@@ -260,7 +261,10 @@ class _Start:
         for child in culprits:
             child.finish()
         told = [_told(child, what, child.last_lines()) for child, what in zip(culprits, story, strict=True)]
-        if len(culprits) == len(running) > 1:
+        if 0 < len(ended) < len(running):
+            who = ", ".join(str(child.number) for child in ended)
+            told.append(f"{_plural('process', who, 'es')} {who} had come to the end of the script: is it waited for?")
+        elif len(culprits) == len(running) > 1:
             told.append("none is behind the others: perhaps they wait for each other")
         return self._outcome("unhealthy" if health else "hung", UNHEALTHY if health else HUNG, told)
 

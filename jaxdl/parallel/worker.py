@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from jaxdl.parallel.health import check
-from jaxdl.parallel.join import beat, join, surroundings
+from jaxdl.parallel.join import SCRIPT_ENDED, beat, join, surroundings
 from jaxdl.parallel.launch_verdict import UNHEALTHY
 
 
@@ -47,14 +47,15 @@ def main(words: Sequence[str]) -> None:
             _leave_at_once(UNHEALTHY)
     beat("script begins")
     run(words)
-    beat("finished")
+    beat(SCRIPT_ENDED)
 
 
 def run(words: Sequence[str]) -> None:
     """Run ("script.py", arguments...) or ("-m", "module", arguments...) as __main__, as python itself would; but for
     `sys.argv[0]`, which is the script's whole path.
 
-    An exception is printed as python prints it, without the frames of this file, and ends the process with code 1.
+    An exception is printed as python prints it, without the frames of this file, and ends the process with code 1;
+    Ctrl-C with 130.
     """
     module = words[0] == "-m"
     sys.argv = list(words[1:] if module else words)
@@ -71,14 +72,17 @@ def run(words: Sequence[str]) -> None:
         if code not in (0, 128 + signal.SIGTERM):
             # Before Python waits, at its end, for the other processes to come to theirs.
             beat(f"failed {code} by SystemExit")
+        elif code == 0:
+            beat(SCRIPT_ENDED)
         raise
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         error.__traceback__ = _within(error.__traceback__)
         sys.stdout.flush()
         sys.excepthook(type(error), error, error.__traceback__)
         sys.stderr.flush()
-        beat(f"failed 1 by {type(error).__name__}")
-        sys.exit(1)
+        code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+        beat(f"failed {code} by {type(error).__name__}")
+        sys.exit(code)
 
 
 def _within(trace: TracebackType | None) -> TracebackType | None:

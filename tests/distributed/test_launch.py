@@ -179,6 +179,15 @@ stuck()
     assert "none is behind the others: perhaps they wait for each other" in said
 
 
+def test_a_process_that_ended_its_script_is_not_the_one_that_hangs(tmp_path, capfd):
+    """As after sys.exit() in one process, which Python keeps until the others come to their end."""
+    lines = "beat('step 7')\nif number: beat('finished the script')\ntime.sleep(60)"
+    assert supervise(job(tmp_path, lines, hang_seconds=0.5, restarts=0)) == 124
+    said = capfd.readouterr().err
+    assert "process 0 hangs" in said and "process 1 hangs" not in said
+    assert "process 1 had come to the end of the script: is it waited for?" in said
+
+
 def test_a_wait_like_those_before_is_no_hang(tmp_path):
     """Ten times the longest time between beats counts, where it is more than the limit; none after the training."""
     lines = "beat('step 1'); time.sleep(0.4); beat('step 2'); time.sleep(1.2)"

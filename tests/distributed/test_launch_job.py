@@ -299,7 +299,8 @@ def test_a_script_is_run_as_python_runs_it(tmp_path):
         ("raise SystemExit(5)", 5, "failed 5 by SystemExit"),
         ("raise SystemExit('why')", "why", "failed 1 by SystemExit"),
         ("raise SystemExit(143)", 143, "step 3"),
-        ("raise SystemExit", None, "step 3"),
+        ("raise SystemExit", None, "finished the script"),
+        ("raise KeyboardInterrupt", 130, "failed 130 by KeyboardInterrupt"),
     ],
 )
 def test_an_end_that_is_no_good_one_is_announced(tmp_path, monkeypatch, capsys, line, code, said):
