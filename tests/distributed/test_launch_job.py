@@ -118,6 +118,22 @@ def test_a_process_that_a_joined_one_has_started_joins_nothing(monkeypatch):
     assert len(joined) == 1
 
 
+@pytest.mark.parametrize(("supervised", "wanted", "seconds"), [(False, None, 300), (True, None, 604800), (True, 9, 9)])
+def test_how_long_others_are_waited_for_at_the_end(tmp_path, monkeypatch, supervised, wanted, seconds):
+    """Process 0 may draw plots for longer than the five minutes after which jax aborts all of them."""
+    import jax
+
+    given = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *words, **options: given.update(options))
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+    monkeypatch.setenv(JOINED, str(os.getpid()))
+    monkeypatch.setenv("JAXDL_PROGRESS", str(tmp_path / "progress") if supervised else "")
+    for name, value in OURS.items():
+        monkeypatch.setenv(name, value)
+    join(shutdown_seconds=wanted)
+    assert given["shutdown_timeout_seconds"] == seconds
+
+
 def test_packages_that_jax_needs_are_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for environment, package in ((POD, "kubernetes"), (OPEN_MPI, "mpi4py")):
