@@ -131,13 +131,15 @@ class Layout:
         trials, each leaf has their axis before its own, and that stays whole.
 
         Raises:
-            ValueError: parameters are to be split by a table that the model lacks, or a rule does not fit one.
+            ValueError: parameters are to be split by a table that the model lacks, or a rule does not fit one, or none
+                at all.
         """
         if self.mesh.size == 1 or (self.parallel is not None and self.parallel.by_pmap):
             return self._offloaded(self.whole(tree), tree)
         self._require_table()
         before = (None,) * tree.seed.ndim  # the trial axis
         params = {path: tuple(leaf.shape[len(before) :]) for path, leaf in _paths(tree.params)}
+        self.rules.require_matches(tuple(params))
         in_order = sorted(params, key=len, reverse=True)
 
         def sharding(path: tuple[str, ...], leaf: Any) -> NamedSharding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -117,6 +118,8 @@ class Parallel:
             raise ValueError(f"offload={self.offload!r}{hint} (it is None, {' or '.join(map(repr, OFFLOADS))})")
         if self.offload is not None and self.by_pmap:
             raise ValueError(f'pmap keeps everything on its devices: take "ddp" with offload={self.offload!r}')
+        if self.by_pmap:
+            self._require_data_only()
         for name in (*AXES, "group"):
             size = getattr(self, name)
             if size is None:
@@ -137,12 +140,30 @@ class Parallel:
         for rule in self.rules:
             if len(rule) != 2 or not isinstance(rule[0], str):
                 raise ValueError(f"Parallel(rules=...): a rule is (pattern, axes), not {rule!r}")
+            try:
+                re.compile(rule[0])
+            except re.error as mistake:
+                raise ValueError(f"rule {rule[0]!r} is no regular expression: {mistake}") from None
+            seen: set[str] = set()
             for part in rule[1]:
                 for axis in part if isinstance(part, tuple) else (part,):
+                    if axis in seen:
+                        raise ValueError(f"rule {rule[0]!r} names {axis} twice: it can split one dimension only")
+                    seen |= {axis} - {None}
                     if axis is not None and axis not in AXES:
                         near = difflib.get_close_matches(str(axis), AXES, n=1)
                         hint = f"; did you mean {near[0]!r}?" if near else ""
                         raise ValueError(f"rule {rule[0]!r}: no axis is called {axis!r}{hint} ({', '.join(AXES)})")
+
+    def _require_data_only(self) -> None:
+        """pmap has one axis, and everything but the batch is whole on each device of it."""
+        others = [name for name in AXES if name != "data" and getattr(self, name) not in (None, 1)]
+        others += [name for name in ("zero1", "rules") if getattr(self, name)]
+        if others:
+            raise ValueError(
+                f'Parallel("pmap", {", ".join(f"{name}=..." for name in others)}): pmap splits the batch and nothing '
+                'else; take "ddp" in its place, or leave the rest out'
+            )
 
     @property
     def splits_optimizer(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,12 @@ class Rules:
             scanned = bool(logical) and logical[0] == "layers"
             for number, part in enumerate(wanted):
                 axes = tuple(axis for axis in _axes(part) if self.sizes[axis] > 1)
+                absent = [axis for axis in _axes(part) if final and axis not in axes]
+                if absent:
+                    notes.append(
+                        f"{path} {list(shape)}: its rule splits dimension {number} over {' x '.join(absent)}, which "
+                        "this mesh has not"
+                    )
                 size = math.prod(self.sizes[axis] for axis in axes)
                 if axes and shape[number] % size:
                     notes.append(
@@ -105,6 +112,18 @@ class Rules:
             fits = size % math.prod(self.sizes[axis] for axis in axes) == 0
             parts.append(_part(axes) if fits else None)
         return PartitionSpec(*parts) if "keys" in names or any(part is not None for part in parts) else None
+
+    def require_matches(self, paths: Sequence[str]) -> None:
+        """A sentence where a rule of the user's is for none of these parameters.
+
+        Raises:
+            ValueError: no path matches its pattern; the nearest path is named.
+        """
+        for pattern, _ in self.own:
+            if not any(re.fullmatch(pattern, path) for path in paths):
+                near = difflib.get_close_matches(pattern, paths, n=1, cutoff=0.0)
+                hint = f"; the nearest is {near[0]!r}" if near else ""
+                raise ValueError(f"rule {pattern!r} matches no parameter as a whole{hint} ({len(paths)} parameters)")
 
     def _named(self, path: str, shape: tuple[int, ...]) -> tuple[tuple[Part, ...], tuple[str | None, ...]] | None:
         for pattern, parts in self.own:

@@ -64,6 +64,11 @@ def test_a_group_of_mics_is_the_devices_of_a_process() -> None:
         ),
         (lambda: Parallel("ddp", microbatches=4), r"microbatches= is for a pipeline"),
         (lambda: Parallel(rules=((".*", ("tensr",)),)), r"no axis is called 'tensr'; did you mean 'tensor'\?"),
+        (lambda: Parallel(rules=(("head/(kernel", (None,)),)), r"'head/\(kernel' is no regular expression: missing \)"),
+        (lambda: Parallel(rules=((".*", ("fsdp", "fsdp")),)), r"rule '\.\*' names fsdp twice"),
+        (lambda: Parallel("pmap", tensor=2), r'"pmap", tensor=...\): pmap splits the batch and nothing else; take'),
+        (lambda: Parallel("pmap", zero1=True), r"zero1=...\): pmap splits the batch and nothing else"),
+        (lambda: Parallel("pmap", rules=((".*", (None,)),)), r"rules=...\): pmap splits the batch and nothing else"),
         (lambda: sizes(Parallel(data=3)), r"multiply to 3, but there are 8 devices; data=8 would do"),
         (lambda: sizes(Parallel(fsdp=3, tensor=-1)), r"fsdp=3.*does not divide the 8 devices; fsdp=(2|4) would do"),
         (lambda: sizes(Parallel(fsdp=3, tensor=2)), r"but there are 8 devices; fsdp=4 would do"),
@@ -92,6 +97,19 @@ def test_rules_go_before_the_models_table_and_that_before_the_choice() -> None:
     assert tuple(spec) == (None,) and "fewer than 64 elements" in notes[0]
     with pytest.raises(ValueError, match=r"names 2 dimensions, but head/kernel has shape \[3, 4, 5\]"):
         rules.parameter("head/kernel", (3, 4, 5))
+
+
+def test_a_rule_that_does_nothing_is_not_silent() -> None:
+    mesh = dict.fromkeys(AXES, 1) | {"fsdp": 4}
+    rules = Rules(mesh, own=((r"hiden0/kernel", (None, "fsdp")),))
+    with pytest.raises(ValueError, match=r"'hiden0/kernel' matches no parameter as a whole; the nearest is 'hidden0/k"):
+        rules.require_matches(("hidden0/bias", "hidden0/kernel", "logits/kernel"))
+    rules = Rules(mesh, own=((r"hidden0/kernel", ("fsdp", "tensor")),), table=((".*", (None, "mlp")),))
+    spec, notes = rules.parameter("hidden0/kernel", (64, 32))
+    assert tuple(spec) == ("fsdp", None)
+    assert notes == ("hidden0/kernel [64, 32]: its rule splits dimension 1 over tensor, which this mesh has not",)
+    rules.require_matches(("hidden0/kernel",))
+    assert rules.parameter("logits/kernel", (512, 512))[1] == ()  # the model's table is for every mesh
 
 
 def test_layers_are_never_split_over_fsdp_along_their_stack() -> None:
