@@ -146,7 +146,7 @@ def plan(
     layout.require_batch(parts.batch_size)
     state, flops, uses = shapes_of(parts)
     small, cut = shrunk(asked)
-    compiled = compile_elsewhere(script, small if devices > 1 else None, devices // cut, parts.batch_size // cut)
+    compiled = compile_elsewhere(script, small, devices // cut, parts.batch_size // cut)
     memory = held(layout, state)
     small_layout = layout_of(small, devices // cut, table)
     gradients = held(small_layout, state).gradients

@@ -113,7 +113,7 @@ def parallel_from(text: str) -> Parallel:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"--parallel {text}: no option is called {name!r}{hint} ({', '.join(known)})")
-        elif name in ("remat", "compress", "offload"):
+        elif name in ("remat", "compress", "offload", "context_strategy"):
             options[name] = value
         elif name == "zero1":
             if value.lower() not in ("true", "false"):

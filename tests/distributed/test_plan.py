@@ -217,6 +217,18 @@ def test_mistakes_get_sentences(say, sentence: str) -> None:
         say()
 
 
+def test_every_option_can_be_said() -> None:
+    said = parallel_from("context=2,fsdp=4,context_strategy=all_gather,remat=full,offload=optimizer,zero1=true")
+    assert said == Parallel(
+        context=2, fsdp=4, context_strategy="all_gather", remat="full", offload="optimizer", zero1=True
+    )
+
+
+def test_one_device_is_planned_as_asked(script: Path) -> None:
+    with pytest.raises(ValueError, match=r"remat=...\) did nothing"):  # which an mlp does not know
+        plan(script, "data=1,remat=full", 1)
+
+
 def test_a_group_of_mics_is_a_node() -> None:
     parallel = resolved(parallel_from("mics"), 64, 8)
     assert (parallel.replica, parallel.fsdp, parallel.preset) == (8, 8, None)
