@@ -1,9 +1,9 @@
 """Measuring by hand: each device measures its part of a batch, and one reduce adds the parts up.
 
 XLA by itself would reduce inside the loop over microbatches, and knows no compression. So where a batch is accumulated
-or passes a pipeline, where groups of devices hold copies of the parameters (MiCS, data beside fsdp), and where gradients
-are compressed, `measure` runs in a shard_map that is manual over the axes with whole parameters ("replica", "data") and automatic over
-all others.
+or passes a pipeline, where groups of devices hold copies of the parameters (MiCS, data beside fsdp), and where
+gradients are compressed, `measure` runs in a shard_map that is manual over the axes with whole parameters ("replica",
+"data") and automatic over all others.
 """
 
 from __future__ import annotations
