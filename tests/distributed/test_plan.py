@@ -66,6 +66,10 @@ def shapes():
     return shapes_of(parts())
 
 
+def on_paper() -> Parallel:
+    return resolved(parallel_from("fsdp"), 8, 8)
+
+
 @functools.cache
 def on_eight(text: str) -> tuple[Parallel, Compiled]:
     parallel = dataclasses.replace(resolved(parallel_from(text), 8, 8), shard_above=1024)
@@ -207,6 +211,12 @@ def test_a_roofline_by_hand() -> None:
         (lambda: parallel_from("ddp,fsdp"), r"'ddp' and 'fsdp' are two presets"),
         (lambda: parallel_from("fdsp"), r"did you mean 'fsdp'\?"),
         (lambda: resolved(parallel_from("pmap"), 8, 8), r'plan "ddp"'),
+        (
+            lambda: held(
+                layout(dataclasses.replace(on_paper(), rules=(("blocks/atention/.*", (None,)),))), shapes()[0]
+            ),
+            r"'blocks/atention/.*' matches no parameter as a whole; the nearest is 'blocks/attention/",
+        ),
         (lambda: resolved(parallel_from("fsdp=64,tensor=8"), 500, 8), r"multiply to 512, but there are 500 devices"),
         (lambda: chip_named("h10"), r"'h10' is not known; did you mean 'h100'\?"),
         (lambda: parts_of("nowhere.py"), r"no script 'nowhere.py'"),
