@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxdl.parallel.join import COORDINATOR, JOINED, PROCESS, PROCESSES, PROGRESS, SCRIPT_ENDED
+from jaxdl.parallel.join import COORDINATOR, JOINED, PROCESS, PROCESSES, PROGRESS
 from jaxdl.parallel.launch_child import Child, Screen
 from jaxdl.parallel.launch_devices import shares
 from jaxdl.parallel.launch_guard import Asked, Warden, held_port, listening, progress_folder, warden
@@ -224,6 +224,9 @@ class _Start:
     # ---- a hang -----------------------------------------------------------------------------------------------------
 
     def _hangs(self, child: Child) -> bool:
+        running = [each for each in self._children if each.code is None]
+        if child.ended_script() and not all(each.ended_script() for each in running):
+            return False  # it waits for the others, as long as they take
         return child.code is None and 0 < self._patience(child) < child.quiet_for()
 
     def _patience(self, child: Child) -> float:
@@ -243,7 +246,7 @@ class _Start:
         """
         running = [child for child in self._children if child.code is None]
         stopped = [child for child in running if child.stopped()]
-        ended = [child for child in running if child.beat is not None and child.beat.what == SCRIPT_ENDED]
+        ended = [child for child in running if child.ended_script()]
         culprits = stopped or _behind([child for child in running if child not in ended] or running)
         for child in self._children:
             child.mute()

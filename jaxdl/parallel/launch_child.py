@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from jaxdl.parallel.join import Beat, read_beat
+from jaxdl.parallel.join import SCRIPT_ENDED, Beat, read_beat
 from jaxdl.parallel.launch_verdict import Ending
 
 _KEPT = 200  # lines of each process that are kept in memory
@@ -127,6 +127,10 @@ class Child:
     def says(self, word: str) -> bool:
         """Whether its last beat begins with this word."""
         return self.beat is not None and self.beat.what.partition(" ")[0] == word
+
+    def ended_script(self) -> bool:
+        """Whether its script has come to its end, where Python waits for the other processes."""
+        return self.beat is not None and self.beat.what == SCRIPT_ENDED
 
     def ending(self) -> Ending | None:
         """How it ended, or is ending after an exception; None while it goes on."""

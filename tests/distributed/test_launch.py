@@ -188,6 +188,17 @@ def test_a_process_that_ended_its_script_is_not_the_one_that_hangs(tmp_path, cap
     assert "process 1 had come to the end of the script: is it waited for?" in said
 
 
+def test_a_process_that_ended_its_script_waits_for_the_others_however_long(tmp_path):
+    lines = """
+beat("step 1")
+if number: beat("finished the script"); time.sleep(1.5)
+else: [(beat(f"step {n}"), time.sleep(0.1)) for n in range(15)]
+"""
+    assert supervise(job(tmp_path, lines, startup_seconds=0.5, hang_seconds=20, restarts=0)) == 0
+    stuck = "beat('step 1'); beat('finished the script'); time.sleep(60)"
+    assert supervise(job(tmp_path, stuck, startup_seconds=0.5, hang_seconds=20, restarts=0)) == 124
+
+
 def test_a_wait_like_those_before_is_no_hang(tmp_path):
     """Ten times the longest time between beats counts, where it is more than the limit; none after the training."""
     lines = "beat('step 1'); time.sleep(0.4); beat('step 2'); time.sleep(1.2)"
