@@ -27,8 +27,6 @@ JOINED = "JAXDL_JOINED"
 #: What `jaxdl.parallel.worker` says when the script has come to its end.
 SCRIPT_ENDED = "finished the script"
 
-_FOREVER = 7 * 24 * 3600  # seconds
-
 _SIZE = 512  # bytes of a progress file: a checksum, so that a half-written text is never read, the time, and the text
 
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
@@ -85,9 +83,7 @@ def surroundings(environment: Mapping[str, str] | None = None) -> Surroundings |
     return found if found.processes != 1 else None
 
 
-def join(
-    *, heartbeat_seconds: int = 30, initialization_seconds: int = 300, shutdown_seconds: int | None = None
-) -> bool:
+def join(*, heartbeat_seconds: int = 30, initialization_seconds: int = 300) -> bool:
     """Join the other processes of this job, so that `jax.devices()` are those of all; whether there are others.
 
     Call it before anything touches a device. It knows processes that `jaxdl launch` started (which have joined before
@@ -100,9 +96,6 @@ def join(
     Args:
         heartbeat_seconds: a process that has not been heard of for so long counts as dead, and jax ends the others.
         initialization_seconds: how long to wait for all to come.
-        shutdown_seconds: how long a process that has come to its end waits for the others, before jax aborts all of
-            them. None: as long as it takes under `jaxdl launch -n`, which sees who fails or hangs; else 300, within
-            which others hear of one that has failed.
 
     Raises:
         ValueError: the environment contradicts itself, or lacks what the job's kind needs.
@@ -117,8 +110,6 @@ def join(
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     main = threading.current_thread() is threading.main_thread()
     on_term = signal.getsignal(signal.SIGTERM) if main else None
-    if shutdown_seconds is None:
-        shutdown_seconds = _FOREVER if os.environ.get(PROGRESS) else 300
     try:
         if found.by == "jaxdl launch":
             coordinator = os.environ[COORDINATOR]
@@ -129,14 +120,12 @@ def join(
                 coordinator, found.processes, found.process, cluster_detection_method="deactivate",
                 coordinator_bind_address=coordinator if local else None,
                 heartbeat_timeout_seconds=heartbeat_seconds, initialization_timeout=initialization_seconds,
-                shutdown_timeout_seconds=shutdown_seconds,
             )  # fmt: skip
         else:
             _require(found)
             jax.distributed.initialize(
                 cluster_detection_method=found.method,
                 heartbeat_timeout_seconds=heartbeat_seconds, initialization_timeout=initialization_seconds,
-                shutdown_timeout_seconds=shutdown_seconds,
             )  # fmt: skip
     except RuntimeError as error:
         if "must be called before" not in str(error):

@@ -10,12 +10,13 @@ import os
 import runpy
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from jaxdl.parallel.health import check
-from jaxdl.parallel.join import SCRIPT_ENDED, beat, join, surroundings
+from jaxdl.parallel.join import PROCESS, PROCESSES, PROGRESS, SCRIPT_ENDED, beat, join, read_beat, surroundings
 from jaxdl.parallel.launch_verdict import UNHEALTHY
 
 
@@ -47,7 +48,7 @@ def main(words: Sequence[str]) -> None:
             _leave_at_once(UNHEALTHY)
     beat("script begins")
     run(words)
-    beat(SCRIPT_ENDED)
+    script_ended()
 
 
 def run(words: Sequence[str]) -> None:
@@ -73,7 +74,7 @@ def run(words: Sequence[str]) -> None:
             # Before Python waits, at its end, for the other processes to come to theirs.
             beat(f"failed {code} by SystemExit")
         elif code == 0:
-            beat(SCRIPT_ENDED)
+            script_ended()
         raise
     except (Exception, KeyboardInterrupt) as error:
         error.__traceback__ = _within(error.__traceback__)
@@ -83,6 +84,22 @@ def run(words: Sequence[str]) -> None:
         code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
         beat(f"failed {code} by {type(error).__name__}")
         sys.exit(code)
+
+
+def script_ended() -> None:
+    """Say so, and wait for the scripts of the other processes, where a supervisor watches over all: at Python's end jax
+    waits for them too, but aborts all processes after five minutes."""
+    beat(SCRIPT_ENDED)
+    if PROGRESS not in os.environ:
+        return
+    own = Path(os.environ[PROGRESS])
+    start = own.name.partition("-")[0]
+    for number in range(int(os.environ.get(PROCESSES, "1"))):
+        other = own.with_name(f"{start}-{number}")
+        while number != int(os.environ.get(PROCESS, "0")) and (
+            (said := read_beat(other)) is None or said.what != SCRIPT_ENDED
+        ):
+            time.sleep(0.05)
 
 
 def _within(trace: TracebackType | None) -> TracebackType | None:

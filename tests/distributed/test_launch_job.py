@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from jaxdl.cli import main
 from jaxdl.parallel.join import JOINED, Beat, Surroundings, beat, join, read_beat, surroundings
 from jaxdl.parallel.launch_devices import found_gpus, shares
-from jaxdl.parallel.worker import run
+from jaxdl.parallel.worker import run, script_ended
 
 SLURM = {
     "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "4", "SLURM_PROCID": "3",
@@ -116,22 +117,6 @@ def test_a_process_that_a_joined_one_has_started_joins_nothing(monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: 1)
     assert join() is False
     assert len(joined) == 1
-
-
-@pytest.mark.parametrize(("supervised", "wanted", "seconds"), [(False, None, 300), (True, None, 604800), (True, 9, 9)])
-def test_how_long_others_are_waited_for_at_the_end(tmp_path, monkeypatch, supervised, wanted, seconds):
-    """Process 0 may draw plots for longer than the five minutes after which jax aborts all of them."""
-    import jax
-
-    given = {}
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *words, **options: given.update(options))
-    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
-    monkeypatch.setenv(JOINED, str(os.getpid()))
-    monkeypatch.setenv("JAXDL_PROGRESS", str(tmp_path / "progress") if supervised else "")
-    for name, value in OURS.items():
-        monkeypatch.setenv(name, value)
-    join(shutdown_seconds=wanted)
-    assert given["shutdown_timeout_seconds"] == seconds
 
 
 def test_packages_that_jax_needs_are_named(monkeypatch):
@@ -306,6 +291,28 @@ def test_a_script_is_run_as_python_runs_it(tmp_path):
                     PYTHONPATH=f"{os.environ['PYTHONPATH']}{os.pathsep}{tmp_path / 'inner'}")  # fmt: skip
     name, file, argv, *_ = json.loads(module.stdout)
     assert (name, argv[1:]) == ("__main__", ["x"]) and argv[0] == file == str(tmp_path / "inner" / "script.py")
+
+
+def test_who_has_ended_waits_for_the_others_while_a_supervisor_watches(tmp_path, monkeypatch):
+    """Process 0 may draw plots for longer than the five minutes after which jax aborts all of them."""
+    monkeypatch.setenv("JAXDL_PROGRESS", str(tmp_path / "2-1"))
+    monkeypatch.setenv("JAXDL_PROCESSES", "2")
+    monkeypatch.setenv("JAXDL_PROCESS", "1")
+    other = "import sys; from jaxdl.parallel.join import beat; beat(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", other, "step 3"], env=dict(os.environ) | {"JAXDL_PROGRESS": str(tmp_path / "2-0")}
+    )
+    waiting = threading.Thread(target=script_ended)
+    waiting.start()
+    waiting.join(0.5)
+    assert waiting.is_alive()
+    assert read_beat(tmp_path / "2-1").what == "finished the script"
+    subprocess.run(
+        [sys.executable, "-c", other, "finished the script"],
+        env=dict(os.environ) | {"JAXDL_PROGRESS": str(tmp_path / "2-0")},
+    )
+    waiting.join(30)
+    assert not waiting.is_alive()
 
 
 @pytest.mark.parametrize(
