@@ -38,10 +38,13 @@ def test_only_the_first_process_is_shown(tmp_path, capfd):
 def test_a_killed_process_brings_a_new_start_on_a_fresh_port(tmp_path, capfd):
     """Of the two that end together, the one that was killed is named: the other was aborted in consequence."""
     lines = f"""
-open({str(tmp_path)!r} + "/ports", "a").write(os.environ["JAXDL_COORDINATOR"] + "\\n")
+ports = {str(tmp_path)!r} + "/ports"
+open(ports, "a").write(os.environ["JAXDL_COORDINATOR"] + "\\n")
 beat(f"step {{start + 4}}")
+while len(open(ports).readlines()) < 2 * (start + 1):
+    time.sleep(0.01)
 if start < 2:
-    time.sleep(0.3)
+    time.sleep(0 if number == start else 0.05)
     os.kill(os.getpid(), signal.SIGKILL if number == start else signal.SIGABRT)
 """
     assert supervise(job(tmp_path, lines)) == 0
