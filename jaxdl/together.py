@@ -68,8 +68,8 @@ def open_folder(path: str | os.PathLike[str]) -> RunFolder:
     """The folder of a run, made by process 0, which writes it; other processes read it.
 
     Raises:
-        ValueError: a process does not see the folder that process 0 made.
-        OSError: it cannot be made; as `RunFolder.create`.
+        ValueError: of several processes one does not see the folder that process 0 made, or process 0 cannot make it.
+        OSError: one process cannot make it; as `RunFolder.create`.
     """
     if not processes.several():
         return RunFolder.create(path)

@@ -275,8 +275,14 @@ class Layout:
         """A sentence where something was asked for that no model has acted on; after tracing.
 
         Raises:
-            ValueError: `stage`, `context`, `expert`, `remat` or `offload` of activations did nothing.
+            ValueError: `stage`, `context`, `expert`, `remat` or `offload` of activations did nothing; `zero1=True` has
+                no copies of the parameters to split the optimizer's state over.
         """
+        if self.parallel is not None and self.parallel.zero1 and self.mesh.size > 1 and not self.hand_axes:
+            raise ValueError(
+                "zero1=True splits the optimizer's state over data and replica, and this mesh has neither: leave it "
+                "out, or say how many copies there are, Parallel(replica=2, fsdp=-1, zero1=True)"
+            )
         asked = {name for name in ("stage", "context", "expert") if self.sizes[name] > 1}
         if self.parallel is not None and self.parallel.remat not in (None, "none"):
             asked.add("remat")

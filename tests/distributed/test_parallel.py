@@ -9,6 +9,7 @@ import pytest
 
 import jaxdl
 from jaxdl.parallel import AXES, Parallel, as_parallel
+from jaxdl.parallel.bytes import layout_of
 from jaxdl.parallel.hlo import collectives
 from jaxdl.parallel.rules import Rules
 
@@ -162,3 +163,10 @@ def test_collectives_are_read_with_their_loops_and_axes() -> None:
     assert found[0].sent == 64 * 2 * 3 / 4 * 5
     with pytest.raises(ValueError, match="no ENTRY"):
         collectives("nothing", mesh)
+
+
+def test_zero1_without_copies_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"zero1=True splits the optimizer's state over data and replica"):
+        layout_of(Parallel("fsdp", zero1=True), 8).require_used()
+    layout_of(Parallel(replica=2, fsdp=-1, zero1=True), 8).require_used()
+    layout_of(Parallel("zero1"), 8).require_used()
